@@ -87,6 +87,47 @@ class ModelConfig:
         return first + other * (self.n_layers - 1) + normalisation + head
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """How a network is trained; everything that, with the data, decides the result.
+
+    Attributes:
+        seed: of the initial weights and of every random choice.
+        epochs: at most this many.
+        steps_per_epoch: gradient steps between two looks at the validation part.
+        batch_size: segments a step.
+        learning_rate: peak of the one-cycle schedule.
+        weight_decay: of AdamW, decoupled.
+        gate: smallest peak of a segment, as a share of its clip's peak.
+        speed: segments play up to this share faster or slower.
+        mixing_alpha: of the Beta distribution for between-class mixing; 0 is off.
+        equaliser_db: standard deviation of the random frequency response; 0 is off.
+        noise_low_db: quietest added noise against the segment.
+        noise_high_db: loudest added noise against the segment.
+        averaging: decay a step of the exponential average of the weights; 0 is off.
+        validation_share: share of the sources that choose the best epoch.
+        patience: epochs without a better validation loss before stopping early; 0 is never.
+        device: "cpu" or "cuda".
+    """
+
+    seed: int = 0
+    epochs: int = 30
+    steps_per_epoch: int = 100
+    batch_size: int = 32
+    learning_rate: float = 0.01
+    weight_decay: float = 0.05
+    gate: float = 0.4
+    speed: float = 0.15
+    mixing_alpha: float = 1.0
+    equaliser_db: float = 4.0
+    noise_low_db: float = -50.0
+    noise_high_db: float = -5.0
+    averaging: float = 0.995
+    validation_share: float = 0.1
+    patience: int = 0
+    device: str = "cpu"
+
+
 def same_padding(length: int, *, kernel_size: int, stride: int) -> tuple[int, int]:
     """Zeros before and after an input so that it gives ceil(length / stride) outputs.
 

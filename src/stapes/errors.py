@@ -33,3 +33,12 @@ class ModelFileError(StapesError):
 
 class TrainingError(StapesError):
     """Training that could not go on; the last good state is kept."""
+
+
+class Interrupted(StapesError):
+    """Ctrl-C or a request to end; what was done is saved. Exit code 128 + the signal's number."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        """Remember which signal it was."""
+        super().__init__(message)
+        self.exit_code = 128 + signal_number  # type: ignore[misc]

@@ -1,0 +1,159 @@
+"""One safe file a model: weights, configuration, classes and a checksum over every byte.
+
+The file is a plain safetensors file (never a pickle) whose only metadata entry, ``stapes``,
+is JSON. Its ``checksum`` is the SHA-256 of the whole file with the checksum itself written
+as zeros, so that no bit of the file can change unnoticed.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from stapes.config import ModelConfig, as_dict
+from stapes.engine import FoldedNetwork
+from stapes.errors import ModelFileError, StapesError
+from stapes.files import write_bytes
+
+FORMAT_VERSION = 1
+MODEL_FILE = "model.safetensors"
+MAX_BYTES = 64 * 2**20
+"""No model of the family comes near this size; larger files are refused unread."""
+
+_NO_CHECKSUM = "0" * 64
+_CHECKSUM = re.compile(rb'\\"checksum\\": \\"([0-9a-f]{64})\\"')
+
+Tensors = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A trained network and what must be known to use it.
+
+    Attributes:
+        config: the network's numbers and its ordered classes.
+        tensors: weights and normalisation statistics by name.
+        about: what it was trained on and how (plain values, ready for JSON).
+    """
+
+    config: ModelConfig
+    tensors: Tensors
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def fold(self) -> FoldedNetwork:
+        """The network for inference, with normalisation folded into the convolutions."""
+        return FoldedNetwork.fold(self.config, self.tensors)
+
+
+def pack(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> bytes:
+    """Tensors and JSON metadata as the bytes of one checksummed safetensors file."""
+    document = json.dumps({"checksum": _NO_CHECKSUM, **metadata}, sort_keys=True)
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    content = safetensors.numpy.save(arrays, metadata={"stapes": document})
+    place = _checksum_place(content)
+    return content[: place[0]] + _digest(content, place).encode() + content[place[1] :]
+
+
+def unpack(content: bytes, *, name: str) -> tuple[Tensors, dict[str, Any]]:
+    """Tensors and metadata from the bytes of :func:`pack`.
+
+    Args:
+        content: the whole file.
+        name: what the errors call it.
+
+    Raises:
+        ModelFileError: not such a file, or any byte of it changed.
+    """
+    if content[:1] == b"\x80" or content[:2] == b"PK":
+        raise ModelFileError(f"{name}: a pickle, which can run code; stapes never loads one")
+    place = _checksum_place(content)
+    if place == (0, 0):
+        raise ModelFileError(f"{name}: not a model file of stapes; train one with 'stapes train'")
+    if content[place[0] : place[1]].decode() != _digest(content, place):
+        raise ModelFileError(f"{name}: damaged (checksum differs); copy or train it again")
+    tensors = safetensors.numpy.load(content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return tensors, json.loads(header["__metadata__"]["stapes"])
+
+
+def save(path: str | Path, model: Model) -> None:
+    """Write a model, atomically and with the same bytes for the same model."""
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "config": as_dict(model.config),
+        "about": model.about,
+    }
+    write_bytes(path, pack(model.tensors, metadata))
+
+
+def load(path: str | Path) -> Model:
+    """Read a model file, checking every byte of it.
+
+    Raises:
+        ModelFileError: missing, damaged, forged, or of a newer format.
+    """
+    tensors, metadata = unpack(_read(Path(path)), name=str(path))
+    version = metadata.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path}: format {version} is newer than {FORMAT_VERSION}, the newest this version"
+            " of stapes reads; upgrade stapes"
+        )
+    try:
+        config = ModelConfig(**{**metadata["config"], "classes": tuple(metadata["config"]["classes"])})
+        _check_shapes(config, tensors)
+    except (KeyError, TypeError, ValueError, StapesError) as error:
+        raise ModelFileError(f"{path}: its parts do not fit together ({error})") from error
+    return Model(config, tensors, metadata.get("about", {}))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ModelFileError(f"{path}: larger than any model file; is it the right one?")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _checksum_place(content: bytes) -> tuple[int, int]:
+    header_length = int.from_bytes(content[:8], "little")
+    match = _CHECKSUM.search(content, 8, min(8 + header_length, len(content)))
+    return match.span(1) if match else (0, 0)
+
+
+def _digest(content: bytes, place: tuple[int, int]) -> str:
+    digest = hashlib.sha256(content[: place[0]])
+    digest.update(_NO_CHECKSUM.encode())
+    digest.update(content[place[1] :])
+    return digest.hexdigest()
+
+
+def _check_shapes(config: ModelConfig, tensors: Tensors) -> None:
+    """Raise ValueError unless the tensors are exactly those of the configuration's network."""
+    wanted = tensor_shapes(config)
+    found = {name: array.shape for name, array in tensors.items()}
+    if found != wanted or any(a.dtype != np.float32 for a in tensors.values()):
+        raise ValueError("the tensors are not those of the configuration")
+    if not all(np.isfinite(array).all() for array in tensors.values()):
+        raise ValueError("a weight is not finite")
+
+
+def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a model's float32 tensors: the parameters and running statistics."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    width = config.n_filters
+    for i in range(config.n_layers):
+        shapes[f"convs.{i}.weight"] = (width, width if i else 1, config.kernel_size)
+        shapes[f"convs.{i}.bias"] = (width,)
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"norms.{i}.{part}"] = (width,)
+    return shapes | {"head.weight": (config.n_outputs, width), "head.bias": (config.n_outputs,)}

@@ -1,0 +1,121 @@
+"""The network without a deep-learning framework: normalisation folded in, NumPy reference.
+
+Activations are kept time-major, [B, T, C], so that one block is a single matrix product of
+the K neighbouring frames with the kernel.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stapes.config import ModelConfig, same_padding
+
+Array = NDArray[np.float32]
+
+NORMALISATION_EPSILON = 1e-3
+"""Added to the variance in batch normalisation; Keras' default, which the notebook used."""
+
+BATCH = 16
+"""Segments that go through the network together: bounds the memory, not the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedNetwork:
+    """Convolution + ReLU blocks with batch normalisation folded in, mean over time, one head.
+
+    Attributes:
+        config: the network's numbers.
+        kernels: one [K, C_in, C_out] a block.
+        biases: one [C_out] a block.
+        head_weight: [n_outputs, C].
+        head_bias: [n_outputs].
+    """
+
+    config: ModelConfig
+    kernels: tuple[Array, ...]
+    biases: tuple[Array, ...]
+    head_weight: Array
+    head_bias: Array
+
+    @classmethod
+    def fold(cls, config: ModelConfig, tensors: Mapping[str, Array]) -> Self:
+        """Fold normalisation into the convolutions: y = g (Wx + b - m) / sqrt(v + e) + h.
+
+        Args:
+            config: the network's numbers.
+            tensors: the state of :class:`stapes.model.Network` as arrays.
+        """
+        kernels, biases = [], []
+        for i in range(config.n_layers):
+            scale = tensors[f"norms.{i}.weight"] / np.sqrt(
+                tensors[f"norms.{i}.running_var"] + np.float32(NORMALISATION_EPSILON)
+            )
+            kernels.append(tensors[f"convs.{i}.weight"].transpose(2, 1, 0) * scale)
+            shift = tensors[f"convs.{i}.bias"] - tensors[f"norms.{i}.running_mean"]
+            biases.append(shift * scale + tensors[f"norms.{i}.bias"])
+        head = tensors["head.weight"], tensors["head.bias"]
+        return cls(config, tuple(kernels), tuple(biases), *head)
+
+    def blocks(self, segments: Array) -> Iterator[Array]:
+        """Activations after each block in turn: [B, T] -> [B, T_1, C], [B, T_2, C], ..."""
+        x = segments[..., None]
+        for kernel, bias in zip(self.kernels, self.biases, strict=True):
+            x = _block(x, kernel, bias, stride=self.config.stride)
+            yield x
+
+    def activations(self, segments: Array) -> list[Array]:
+        """Activations after every block: [B, T] -> list of [B, T_i, C]."""
+        return list(self.blocks(_as_batch(segments, self.config.segment_length)))
+
+    def final_frames(self, segments: Array) -> Array:
+        """Activations after the last block: [B, T] -> [B, T_last, C]."""
+        segments = _as_batch(segments, self.config.segment_length)
+        frames = np.zeros((len(segments), self.config.layer_lengths[-1], self.config.n_filters))
+        frames = frames.astype(np.float32)
+        for first in range(0, len(segments), BATCH):
+            for x in self.blocks(segments[first : first + BATCH]):
+                pass
+            frames[first : first + BATCH] = x
+        return frames
+
+    def logits(self, segments: Array) -> Array:
+        """Logits of normalised segments: [B, T] -> [B, n_outputs]."""
+        pooled = self.final_frames(segments).mean(axis=1)
+        logits: Array = pooled @ self.head_weight.T + self.head_bias
+        return logits
+
+
+def _block(x: Array, kernel: Array, bias: Array, *, stride: int) -> Array:
+    """One block: [B, T, C_in] -> [B, ceil(T / stride), C_out]."""
+    kernel_size, n_in, n_out = kernel.shape
+    length = -(-x.shape[1] // stride)
+    before, after = same_padding(x.shape[1], kernel_size=kernel_size, stride=stride)
+    x = np.pad(x, ((0, 0), (before, after), (0, 0)))
+    taps = [x[:, k : k + stride * (length - 1) + 1 : stride] for k in range(kernel_size)]
+    columns = np.concatenate(taps, axis=2)  # [B, T', K * C_in]
+    y: Array = columns @ kernel.reshape(kernel_size * n_in, n_out) + bias
+    return np.maximum(y, 0.0, out=y)
+
+
+def _as_batch(segments: Array, segment_length: int) -> Array:
+    if segments.ndim != 2 or segments.shape[1] != segment_length:
+        raise ValueError(f"segments have shape {segments.shape}, wanted [B, {segment_length}]")
+    return segments.astype(np.float32, copy=False)
+
+
+def probabilities(logits: Array) -> Array:
+    """Logits -> probabilities of every class in order: [B, n_outputs] -> [B, n_classes].
+
+    One logit is the second class's (a logistic unit); several are normalised by softmax.
+
+    >>> probabilities(np.float32([[0.0]])).tolist()
+    [[0.5, 0.5]]
+    """
+    if logits.shape[1] == 1:
+        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return shares

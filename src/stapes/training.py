@@ -1,0 +1,374 @@
+"""One loop that reads from top to bottom: batches -> network -> loss -> step -> average.
+
+Everything random is a function of the seed and the step, and the whole state is saved at
+every epoch and when asked to end, so a resumed run ends bit for bit as if never interrupted.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from stapes import __version__, augment, checkpoint
+from stapes.checkpoint import Tensors
+from stapes.config import ModelConfig, TrainingConfig, as_dict
+from stapes.engine import FoldedNetwork, probabilities
+from stapes.errors import Interrupted, TrainingError, UsageError
+from stapes.files import write_bytes
+from stapes.generator import SegmentGenerator
+from stapes.model import Network
+from stapes.segments import Waveform, gated_segments, normalise
+
+STATE_FILE = "state.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Clips to learn from or to be measured on.
+
+    Attributes:
+        names: what errors call each clip.
+        waveforms: one [T] a clip.
+        targets: class index of each clip.
+    """
+
+    names: Sequence[str]
+    waveforms: Sequence[Waveform]
+    targets: Sequence[int]
+
+
+@dataclass(slots=True)
+class State:
+    """Where training stands; all of it is saved."""
+
+    network: Network
+    optimizer: torch.optim.Optimizer
+    average: dict[str, Tensor]
+    step: int = 0
+    loss_sum: float = 0.0
+    n_correct: float = 0.0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: Tensors = field(default_factory=dict)
+    best_epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a progress bar wants to know after each step."""
+
+    step: int
+    n_steps: int
+    loss: float
+    accuracy: float
+
+
+def fit(
+    config: ModelConfig,
+    settings: TrainingConfig,
+    *,
+    training: Examples,
+    validation: Examples | None,
+    state_path: Path | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> State:
+    """Train a network; the weights of the best epoch are ``best`` of what comes back.
+
+    Args:
+        config: the network.
+        settings: how to train it.
+        training: what to learn from.
+        validation: what chooses the best epoch; without it the last epoch is the best.
+        state_path: where the state is saved, and resumed from if it exists.
+        on_step: called after every step.
+
+    Raises:
+        TrainingError: the loss is not finite; the state of the last good epoch is saved.
+        Interrupted: SIGINT or SIGTERM came; the state of the last step is saved.
+        UsageError: a saved state belongs to another training.
+    """
+    state = _begin(config, settings)
+    identity = _identity(config, settings, training)
+    if state_path is not None and state_path.exists():
+        _restore(state, state_path, identity)
+    batches = _batches(config, settings, training, first_step=state.step)
+    with Interruption() as interruption, closing(batches):
+        for batch in batches:
+            started = time.monotonic()
+            _set_learning_rate(state.optimizer, learning_rate(state.step, settings))
+            _take_step(state, batch, names=training.names)
+            _follow(state, decay=settings.averaging)
+            state.step += 1
+            epoch_ends = state.step % settings.steps_per_epoch == 0
+            if epoch_ends:
+                _end_epoch(state, settings, validation)
+            state.seconds += time.monotonic() - started
+            if state_path is not None and (epoch_ends or interruption.number):
+                _save(state, state_path, identity)
+            if on_step is not None:
+                on_step(_report(state, settings))
+            if interruption.number:
+                raise Interrupted(interruption.number, f"interrupted after step {state.step}")
+            if epoch_ends and _finished(state, settings):
+                break
+    return state
+
+
+def learning_rate(step: int, settings: TrainingConfig) -> float:
+    """One cycle: a linear rise over the first quarter, then half a cosine down to zero."""
+    done = (step + 1) / (settings.epochs * settings.steps_per_epoch)
+    if done < 0.25:
+        return settings.learning_rate * done / 0.25
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - 0.25) / 0.75))
+
+
+def _begin(config: ModelConfig, settings: TrainingConfig) -> State:
+    torch.manual_seed(settings.seed)
+    network = Network(config).to(settings.device)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    return State(network, optimizer, {k: v.clone() for k, v in _floats(network).items()})
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Augmented segments [B, T], soft targets [B, n_classes] and the clips they came from [B]."""
+
+    segments: Tensor
+    targets: Tensor
+    clips: NDArray[np.int64]
+
+
+def _batches(
+    config: ModelConfig, settings: TrainingConfig, training: Examples, *, first_step: int
+) -> Iterator[_Batch]:
+    """Batches for ever from a given step, each made while the one before is learnt from."""
+    generator = SegmentGenerator(
+        training.waveforms,
+        training.targets,
+        segment_length=config.segment_length,
+        gate=settings.gate,
+        speed=settings.speed,
+        seed=settings.seed,
+    )
+
+    def make(step: int) -> _Batch:
+        drawn = generator.batch(step, batch_size=settings.batch_size)
+        segments = torch.from_numpy(drawn.segments).to(settings.device)
+        targets = torch.from_numpy(drawn.targets).to(settings.device)
+        one_hot = F.one_hot(targets, len(config.classes)).float()
+        rng = np.random.default_rng([settings.seed, step, 1])
+        return _Batch(*augment.augment(segments, one_hot, settings, rng=rng), drawn.clips)
+
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(make, first_step)
+        for step in itertools.count(first_step + 1):
+            batch = coming.result()
+            coming = ahead.submit(make, step)
+            yield batch
+
+
+def _take_step(state: State, batch: _Batch, *, names: Sequence[str]) -> None:
+    """One gradient step; a loss that is not finite stops before it touches the weights."""
+    state.network.train()
+    logits = state.network(batch.segments)  # [B, n_outputs]
+    log_shares = _log_probabilities(logits)  # [B, n_classes]
+    loss = -(batch.targets * log_shares).sum(dim=1).mean()
+    value = loss.item()
+    if not math.isfinite(value):
+        clips = ", ".join(sorted({names[i] for i in batch.clips}))
+        raise TrainingError(f"the loss is {value} at step {state.step + 1}; its clips: {clips}")
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    state.optimizer.step()
+    state.loss_sum += value
+    right = log_shares.argmax(dim=1) == batch.targets.argmax(dim=1)
+    state.n_correct += right.float().mean().item()
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    """[B, n_outputs] -> [B, n_classes]; one logit stands for the second class."""
+    if logits.shape[1] == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    return F.log_softmax(logits, dim=1)
+
+
+def _floats(network: Network) -> dict[str, Tensor]:
+    """Weights and running statistics by name."""
+    return {k: v for k, v in network.state_dict().items() if v.is_floating_point()}
+
+
+def _follow(state: State, *, decay: float) -> None:
+    """Move the averaged weights towards the current ones, faster at the start.
+
+    The decay at step n is min(decay, (1 + n) / (10 + n)), so the first steps are forgotten.
+    """
+    decay = min(decay, (1 + state.step) / (10 + state.step))
+    targets, sources = list(state.average.values()), list(_floats(state.network).values())
+    torch._foreach_lerp_(targets, sources, 1 - decay)
+
+
+def _end_epoch(state: State, settings: TrainingConfig, validation: Examples | None) -> None:
+    """Measure the averaged weights, note the epoch, and keep it if it is the best."""
+    epoch = state.step // settings.steps_per_epoch
+    row = {
+        "epoch": epoch,
+        "step": state.step,
+        "learning_rate": learning_rate(state.step - 1, settings),
+        "loss": state.loss_sum / settings.steps_per_epoch,
+        "accuracy": state.n_correct / settings.steps_per_epoch,
+    }
+    tensors = {k: v.cpu().numpy().copy() for k, v in state.average.items()}
+    if validation is not None:
+        row |= validate(FoldedNetwork.fold(state.network.config, tensors), validation, settings)
+    best = min((r.get("validation_loss", math.inf) for r in state.history), default=math.inf)
+    if validation is None or row["validation_loss"] < best:
+        state.best, state.best_epoch = tensors, epoch
+    state.history.append(row | {"seconds": round(state.seconds, 3)})
+    state.loss_sum = state.n_correct = 0.0
+
+
+def validate(
+    network: FoldedNetwork, validation: Examples, settings: TrainingConfig
+) -> dict[str, float]:
+    """Loss and accuracy over the segments, and accuracy over the clips, of unseen sources."""
+    losses, right, clips_right = [], [], []
+    for waveform, target in zip(validation.waveforms, validation.targets, strict=True):
+        segments = gated_segments(
+            waveform,
+            segment_length=network.config.segment_length,
+            hop_length=network.config.segment_length // 2,
+            gate=settings.gate,
+        )
+        shares = probabilities(network.logits(normalise(segments)))  # [N, n_classes]
+        losses.append(-np.log(np.maximum(shares[:, target], 1e-12)))
+        right.append(shares.argmax(axis=1) == target)
+        clips_right.append(shares.mean(axis=0).argmax() == target)
+    return {
+        "validation_loss": float(np.concatenate(losses).mean()),
+        "validation_accuracy": float(np.concatenate(right).mean()),
+        "validation_clip_accuracy": float(np.mean(clips_right)),
+    }
+
+
+def _finished(state: State, settings: TrainingConfig) -> bool:
+    epoch = state.step // settings.steps_per_epoch
+    waited = settings.patience and epoch - state.best_epoch >= settings.patience
+    return epoch >= settings.epochs or bool(waited)
+
+
+def _report(state: State, settings: TrainingConfig) -> Step:
+    in_epoch = (state.step - 1) % settings.steps_per_epoch + 1
+    last = state.history[-1] if in_epoch == settings.steps_per_epoch else None
+    return Step(
+        step=state.step,
+        n_steps=settings.epochs * settings.steps_per_epoch,
+        loss=last["loss"] if last else state.loss_sum / in_epoch,
+        accuracy=last["accuracy"] if last else state.n_correct / in_epoch,
+    )
+
+
+def _identity(config: ModelConfig, settings: TrainingConfig, training: Examples) -> dict[str, Any]:
+    """What must be the same for a resumed training to end like one never interrupted."""
+    data = hashlib.sha256()
+    for name, waveform, target in zip(
+        training.names, training.waveforms, training.targets, strict=True
+    ):
+        data.update(f"{name}\0{target}\0".encode("utf-8", "surrogateescape"))
+        data.update(np.ascontiguousarray(waveform))
+    return {
+        "version": __version__,
+        "threads": torch.get_num_threads(),
+        "data": data.hexdigest()[:16],
+        **as_dict(config),
+        **as_dict(settings),
+    }
+
+
+def _save(state: State, path: Path, identity: dict[str, Any]) -> None:
+    optimizer = state.optimizer.state_dict()["state"]
+    tensors = {f"network.{k}": v.cpu().numpy() for k, v in state.network.state_dict().items()}
+    tensors |= {f"average.{k}": v.cpu().numpy() for k, v in state.average.items()}
+    tensors |= {f"best.{k}": v for k, v in state.best.items()}
+    for i, moments in optimizer.items():
+        tensors |= {f"optimizer.{i}.{k}": v.cpu().numpy() for k, v in moments.items()}
+    numbers = {k: getattr(state, k) for k in _NUMBERS}
+    write_bytes(path, checkpoint.pack(tensors, {"identity": identity, "state": numbers}))
+
+
+_NUMBERS = ("step", "loss_sum", "n_correct", "seconds", "history", "best_epoch")
+
+
+def _restore(state: State, path: Path, identity: dict[str, Any]) -> None:
+    tensors, metadata = checkpoint.unpack(path.read_bytes(), name=str(path))
+    found, wanted = metadata["identity"], json.loads(json.dumps(identity))
+    differing = [k for k in wanted if found.get(k) != wanted[k]]
+    if differing:
+        pairs = ", ".join(f"{k} was {found.get(k)}, is {wanted[k]}" for k in differing)
+        raise UsageError(f"{path}: cannot resume, {pairs}; use the same or a new --out folder")
+    for name in _NUMBERS:
+        setattr(state, name, metadata["state"][name])
+    state.best = _part(tensors, "best.")
+    state.network.load_state_dict(_as_torch(_part(tensors, "network.")))
+    for name, value in _as_torch(_part(tensors, "average.")).items():
+        state.average[name].copy_(value)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in _as_torch(_part(tensors, "optimizer.")).items():
+        index, key = name.split(".")
+        moments.setdefault(int(index), {})[key] = value
+    groups = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def _part(tensors: Tensors, prefix: str) -> Tensors:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _as_torch(arrays: Tensors) -> dict[str, Tensor]:
+    return {k: torch.from_numpy(v.copy()) for k, v in arrays.items()}
+
+
+class Interruption:
+    """While it lasts, the first SIGINT or SIGTERM is noted instead of striking anywhere.
+
+    Only the main thread can handle signals; elsewhere this does nothing.
+    """
+
+    def __init__(self) -> None:
+        """Nothing noted yet."""
+        self.number = 0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        """Take over the two signals."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.number = number
+        for taken, handler in self._previous.items():
+            signal.signal(taken, handler)  # the second time ends at once
