@@ -1,0 +1,239 @@
+"""Labelled clips from folders and tables, and their waveforms."""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stapes import audio
+from stapes.clips import Clip, Dataset, Skip, listing, printable
+from stapes.copies import join, same_files, waveform_key
+from stapes.errors import AudioError, DataError
+from stapes.folders import not_a_file
+from stapes.layouts import read_layout
+from stapes.segments import Waveform
+
+__all__ = ["Clip", "Dataset", "DecodedDataset", "Progress", "Skip", "decode", "load_dataset"]
+
+Progress = Callable[[int, int], None]
+"""Called with how many are done and how many there are."""
+
+N_THREADS = 2
+"""Clips read at a time; decoding releases the interpreter, and more would fill the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedDataset:
+    """Clips and their waveforms, in the order of the data set.
+
+    Attributes:
+        clips: the clips that could be read.
+        waveforms: mono float32 [T] of each clip, T its own.
+        sample_rate: Hz.
+        flags: what :func:`stapes.audio.read` found to say of each clip, such as "damaged".
+        skipped: inputs left out when listing and when reading.
+        warnings: what the user should know before trusting a result.
+    """
+
+    clips: tuple[Clip, ...]
+    waveforms: list[Waveform]
+    sample_rate: int
+    flags: tuple[tuple[str, ...], ...]
+    skipped: tuple[Skip, ...]
+    warnings: tuple[str, ...]
+
+
+def load_dataset(data: str | Path) -> Dataset:
+    """List the labelled clips of a folder or table; recordings are not decoded.
+
+    Args:
+        data: one of
+
+            - a folder of class folders, whatever they contain;
+            - a folder with ``metadata.csv``, or a CSV: columns ``file_name`` (relative to the
+              table), ``label`` and optionally ``source``, ``fold``, ``start_seconds``,
+              ``end_seconds``. ``metadata.csv`` must name every recording of its folder, any
+              other table may name some of them;
+            - a folder with ``train`` and ``test`` and class folders in these;
+            - the Kaggle set mmoreaux/audio-cats-and-dogs as downloaded, flat or in folders.
+
+    Returns:
+        The clips in byte order of names. Without the column ``source`` every file is its own;
+        files that are copies of one another are put into one source, with a warning.
+
+    Raises:
+        DataError: nothing to read, or labels that contradict the files or each other.
+    """
+    dataset = read_layout(Path(data))
+    if not dataset.clips:
+        reasons = f"; first skipped: {_told(dataset.skipped[0])}" if dataset.skipped else ""
+        raise DataError(
+            f"{printable(str(data))}: no recordings (of .wav, .flac, .ogg, .mp3 and so on) found "
+            f"in class folders or by a table{reasons}"
+        )
+    digest = {
+        path: i
+        for i, group in enumerate(same_files([clip.path for clip in dataset.clips]))
+        for path in group
+    }
+    keys = [digest.get(clip.path) for clip in dataset.clips]
+    clips, warnings = _join_copies(dataset.clips, keys)
+    return replace(dataset, clips=clips, warnings=dataset.warnings + warnings)
+
+
+def decode(
+    dataset: Dataset, *, sample_rate: int, progress: Progress | None = None, n_classes: int = 2
+) -> DecodedDataset:
+    """Read all clips; those that cannot be read are skipped, with the reason.
+
+    Args:
+        dataset: what to read.
+        sample_rate: Hz.
+        progress: told after each clip.
+        n_classes: how many classes must be left; 2 for training.
+
+    Returns:
+        What could be read, independent of the timing of threads. Clips with the very same
+        samples are put into one source, with a warning.
+
+    Raises:
+        DataError: too few classes are left, or the same samples have two labels.
+    """
+    results = list(_read_all(dataset.clips, sample_rate=sample_rate, progress=progress))
+    pairs = list(zip(dataset.clips, results, strict=True))
+    read = [(clip, result) for clip, result in pairs if not isinstance(result, Skip)]
+    skipped = dataset.skipped + tuple(result for _, result in pairs if isinstance(result, Skip))
+    _check_classes(dataset, [clip for clip, _ in read], skipped=skipped, n_classes=n_classes)
+    waveforms = [recording.waveform for _, recording in read]
+    clips, warnings = _join_copies(
+        [clip for clip, _ in read], [waveform_key(waveform) for waveform in waveforms]
+    )
+    told = tuple(f"{printable(c.name)}: {note}" for c, r in read for note in r.notes)
+    return DecodedDataset(
+        clips=clips,
+        waveforms=waveforms,
+        sample_rate=sample_rate,
+        flags=tuple(tuple(recording.flags) for _, recording in read),
+        skipped=skipped,
+        warnings=dataset.warnings + told + warnings,
+    )
+
+
+def _read_all(
+    clips: Sequence[Clip], *, sample_rate: int, progress: Progress | None
+) -> Iterator[audio.Recording | Skip]:
+    """Recordings in the order of the clips, a few threads ahead."""
+    pool = ThreadPoolExecutor(N_THREADS)
+    try:
+        results = pool.map(lambda clip: read_clip(clip, sample_rate=sample_rate), clips)
+        for n_done, result in enumerate(results, start=1):
+            if progress is not None:
+                progress(n_done, len(clips))
+            yield result
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def read_clip(clip: Clip, *, sample_rate: int) -> audio.Recording | Skip:
+    """Read one clip, or say why it cannot be read: damaged, gone, or changed meanwhile."""
+    try:
+        before = os.stat(clip.path)
+        if reason := not_a_file(before.st_mode):
+            return Skip(clip.name, reason)
+        recording = audio.read(
+            clip.path,
+            sample_rate=sample_rate,
+            start_seconds=clip.start_seconds,
+            end_seconds=clip.end_seconds,
+        )
+        after = os.stat(clip.path)
+    except AudioError as error:
+        return Skip(clip.name, str(error))
+    except OSError as error:
+        return Skip(clip.name, f"cannot be read: {error.strerror}")
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        return Skip(clip.name, "changed while it was read")
+    return recording
+
+
+def _check_classes(
+    dataset: Dataset, clips: Sequence[Clip], *, skipped: Sequence[Skip], n_classes: int
+) -> None:
+    left = sorted({clip.label for clip in clips})
+    lost = sorted(set(dataset.classes) - set(left))
+    if len(left) >= n_classes and not lost:
+        return
+    where = printable(str(dataset.root))
+    first = f"; first skipped: {_told(skipped[0])}" if skipped else ""
+    if lost:
+        raise DataError(f"{where}: nothing of class {listing(lost)} could be read{first}")
+    raise DataError(f"{where}: {len(left)} class(es), {n_classes} wanted: {listing(left)}{first}")
+
+
+def _join_copies(
+    clips: Sequence[Clip], keys: Sequence[Hashable | None]
+) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
+    """Put clips with equal keys into one source.
+
+    Args:
+        clips: the clips.
+        keys: what a clip's audio is, equal for copies; None where there is nothing to compare.
+
+    Returns:
+        The clips with their new sources, and warnings if any were joined.
+
+    Raises:
+        DataError: copies with different labels.
+    """
+    groups = defaultdict(list)
+    for i, key in enumerate(keys):
+        if key is not None:
+            groups[key].append(i)
+    copies = [group for group in groups.values() if len({clips[i].path for i in group}) > 1]
+    _check_conflicts(clips, copies)
+    sources = join([clip.source for clip in clips], copies)
+    joined = tuple(replace(c, source=s) for c, s in zip(clips, sources, strict=True))
+    return joined, _copy_warnings(clips, copies)
+
+
+def _check_conflicts(clips: Sequence[Clip], copies: Sequence[Sequence[int]]) -> None:
+    """Raise DataError if copies of one stretch of audio have different labels."""
+    pairs = []
+    for group in copies:
+        first: dict[tuple[float, float | None], Clip] = {}
+        for clip in (clips[i] for i in group):
+            known = first.setdefault((clip.start_seconds, clip.end_seconds), clip)
+            if known.label != clip.label:
+                pairs.append(f"{known.name} ({known.label}) = {clip.name} ({clip.label})")
+    if pairs:
+        raise DataError(
+            f"{len(pairs)} pairs of copies have different labels: {listing(pairs)}: "
+            f"remove the wrong one of each"
+        )
+
+
+def _copy_warnings(clips: Sequence[Clip], copies: Sequence[Sequence[int]]) -> tuple[str, ...]:
+    if not copies:
+        return ()
+    pairs = [f"{clips[group[0]].name} = {clips[group[-1]].name}" for group in copies]
+    warnings = [
+        f"{sum(map(len, copies))} clips are copies of one another and count as "
+        f"{len(copies)} sources: {listing(pairs)}"
+    ]
+    leaks = [
+        pair
+        for pair, group in zip(pairs, copies, strict=True)
+        if {"train", "test"} <= {clips[i].part for i in group}
+    ]
+    if leaks:
+        warnings.append(
+            f"THE SAME AUDIO IS IN TRAIN AND TEST, so results on the given test part are too "
+            f"good: {len(leaks)} times: {listing(leaks)}"
+        )
+    return tuple(warnings)
+
+
+def _told(skip: Skip) -> str:
+    return f"{printable(skip.name)}: {printable(skip.reason)}"

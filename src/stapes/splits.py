@@ -1,0 +1,202 @@
+"""Splits and folds by source, stratified by label; pure functions of the clips and a seed."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stapes.clips import Clip, listing, printable
+from stapes.errors import DataError, UsageError
+
+Counts = NDArray[np.int64]
+Indices = list[int]
+
+N_TRIES = 32
+"""Random orders tried for a split; the one nearest to the wanted share of each class is kept."""
+
+
+def split(clips: Sequence[Clip], *, share: float, seed: int) -> tuple[Indices, Indices]:
+    """Hold out a share of every class, whole sources only.
+
+    Args:
+        clips: the clips.
+        share: part of each class to hold out, above 0 and below 1.
+        seed: another seed, another split; the same seed, the same split.
+
+    Returns:
+        Ascending indices of the rest and of the held-out clips; no source is on both sides,
+        every class is.
+
+    Raises:
+        UsageError: the share is out of range.
+        DataError: one class only, or a class with a single source.
+    """
+    if not (math.isfinite(share) and 0.0 < share < 1.0):
+        raise UsageError(f"share is {share!r}: give a number above 0 and below 1")
+    sources, counts = _count_by_source(clips)
+    _check_enough_sources(clips, counts, n_needed=2, purpose="to hold some out")
+    rng = np.random.default_rng(seed)
+    tries = [
+        _try_split(counts, share=share, order=rng.permutation(len(sources))) for _ in range(N_TRIES)
+    ]
+    held = min(tries, key=lambda held: _split_error(counts, held, share=share))
+    if not math.isfinite(_split_error(counts, held, share=share)):
+        raise DataError(
+            "no split leaves every class on both sides without dividing a source: "
+            "add sources to the smallest classes"
+        )
+    held_sources = {sources[i] for i in np.flatnonzero(held)}
+    return _partition(clips, [clip.source in held_sources for clip in clips])
+
+
+def _try_split(counts: Counts, *, share: float, order: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Hold out sources in this order while that brings the classes nearer to their share."""
+    totals = counts.sum(axis=0)
+    target = share * totals
+    held = np.zeros(len(counts), dtype=bool)
+    held_counts = np.zeros_like(totals)
+    rest_sources = (counts > 0).sum(axis=0)
+    for i in order:
+        present = counts[i] > 0
+        if np.any(rest_sources[present] == 1):
+            continue  # the last source of a class stays
+        missing = np.any(held_counts[present] == 0)
+        before = np.sum(((held_counts - target) / totals) ** 2)
+        after = np.sum(((held_counts + counts[i] - target) / totals) ** 2)
+        if missing or after < before:
+            held[i] = True
+            held_counts += counts[i]
+            rest_sources -= present
+    return held
+
+
+def _split_error(counts: Counts, held: NDArray[np.bool_], *, share: float) -> float:
+    """Largest distance of a class from its share; infinite if a class is on one side only."""
+    part = counts[held].sum(axis=0) / counts.sum(axis=0)
+    one_sided = np.any((part == 0) | (part == 1))
+    return math.inf if one_sided else float(np.abs(part - share).max())
+
+
+def folds(clips: Sequence[Clip], *, n_folds: int = 5, seed: int) -> list[tuple[Indices, Indices]]:
+    """Cross-validation folds: those the data gives, else grouped and stratified ones.
+
+    Args:
+        clips: the clips; if any has a fold, all must.
+        n_folds: number of folds where the data gives none, at least 2.
+        seed: for the folds made here; without effect where the data gives them.
+
+    Returns:
+        For each fold the ascending indices of the other clips and of its own.
+
+    Raises:
+        UsageError: fewer than 2 folds.
+        DataError: some clips without a fold, a source in two folds, or a class that is
+            missing from the clips left to train on.
+    """
+    given = [clip.fold for clip in clips]
+    fold_of = (
+        _given_folds(clips)
+        if any(fold is not None for fold in given)
+        else _make_folds(clips, n_folds=n_folds, seed=seed)
+    )
+    pairs = [_partition(clips, [f == fold for f in fold_of]) for fold in sorted(set(fold_of))]
+    _check_classes_left(clips, pairs)
+    return pairs
+
+
+def given_split(clips: Sequence[Clip]) -> tuple[Indices, Indices] | None:
+    """The train and test part that the data itself gives; None if any clip has none."""
+    parts = {clip.part for clip in clips}
+    if parts != {"train", "test"}:
+        return None
+    return _partition(clips, [clip.part == "test" for clip in clips])
+
+
+def _given_folds(clips: Sequence[Clip]) -> list[int]:
+    missing = [clip.name for clip in clips if clip.fold is None]
+    if missing:
+        raise DataError(
+            f"column fold is empty for {len(missing)} of {len(clips)} clips "
+            f"({listing(missing)}): fill it for all, or remove it"
+        )
+    by_source = defaultdict(set)
+    for clip in clips:
+        by_source[clip.source].add(clip.fold)
+    leaking = sorted(source for source, found in by_source.items() if len(found) > 1)
+    if leaking:
+        where = sorted(fold for fold in by_source[leaking[0]] if fold is not None)
+        raise DataError(
+            f"{len(leaking)} sources are in two folds ({listing(leaking)}; the first in folds "
+            f"{where}): clips of one source must share a fold, or remove the column fold"
+        )
+    return [fold for clip in clips if (fold := clip.fold) is not None]
+
+
+def _make_folds(clips: Sequence[Clip], *, n_folds: int, seed: int) -> list[int]:
+    """Put each source, the largest first, where its classes are rarest: fold 1..n of each clip."""
+    if n_folds < 2:
+        raise UsageError(f"n_folds is {n_folds}: give at least 2")
+    sources, counts = _count_by_source(clips)
+    _check_enough_sources(clips, counts, n_needed=n_folds, purpose=f"for {n_folds} folds")
+    order = np.random.default_rng(seed).permutation(len(sources))
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    weights = 1.0 / counts.sum(axis=0).astype(float) ** 2
+    loads = np.zeros((n_folds, counts.shape[1]), dtype=np.int64)
+    fold_of = {}
+    for i in order:
+        # Growth of the weighted sum of squares of the loads, up to a constant.
+        growth = loads @ (weights * counts[i])
+        fold = int(np.lexsort((loads.sum(axis=1), growth))[0])
+        loads[fold] += counts[i]
+        fold_of[sources[i]] = fold + 1
+    return [fold_of[clip.source] for clip in clips]
+
+
+def _count_by_source(clips: Sequence[Clip]) -> tuple[list[str], Counts]:
+    """Sorted sources and the clips of each class they hold: [n_sources, n_classes]."""
+    sources = sorted({clip.source for clip in clips})
+    classes = sorted({clip.label for clip in clips})
+    row = {source: i for i, source in enumerate(sources)}
+    column = {label: i for i, label in enumerate(classes)}
+    counts = np.zeros((len(sources), len(classes)), dtype=np.int64)
+    for clip in clips:
+        counts[row[clip.source], column[clip.label]] += 1
+    return sources, counts
+
+
+def _check_enough_sources(
+    clips: Sequence[Clip], counts: Counts, *, n_needed: int, purpose: str
+) -> None:
+    classes = sorted({clip.label for clip in clips})
+    if len(classes) < 2:
+        found = f"one class, {printable(classes[0])}" if classes else "no clips"
+        raise DataError(f"the data hold {found}: give at least two classes")
+    n_sources = (counts > 0).sum(axis=0)
+    scarce = int(n_sources.argmin())
+    if n_sources[scarce] < n_needed:
+        raise DataError(
+            f"class {printable(classes[scarce])} has clips of {n_sources[scarce]} source(s), and "
+            f"{n_needed} are needed {purpose}: add recordings or remove the class"
+        )
+
+
+def _check_classes_left(clips: Sequence[Clip], pairs: list[tuple[Indices, Indices]]) -> None:
+    classes = {clip.label for clip in clips}
+    if len(classes) < 2 or len(pairs) < 2:
+        raise DataError(
+            f"the data hold {len(classes)} class(es) in {len(pairs)} fold(s): give at least two"
+        )
+    for rest, held in pairs:
+        missing = sorted(classes - {clips[i].label for i in rest})
+        if missing:
+            raise DataError(
+                f"all clips of class {printable(missing[0])} are in the fold of "
+                f"{printable(clips[held[0]].name)}: spread them over at least two folds"
+            )
+
+
+def _partition(clips: Sequence[Clip], held: Sequence[bool]) -> tuple[Indices, Indices]:
+    rest = [i for i in range(len(clips)) if not held[i]]
+    return rest, [i for i in range(len(clips)) if held[i]]

@@ -1,0 +1,156 @@
+"""Tables of labels, read whatever program wrote them; cells written so that none is a formula."""
+
+import codecs
+import csv
+import difflib
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stapes.clips import listing, printable
+from stapes.errors import DataError
+
+REQUIRED = ("file_name", "label")
+OPTIONAL = ("source", "fold", "start_seconds", "end_seconds")
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""First characters that make a spreadsheet run a cell (owasp.org, "CSV Injection")."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRow:
+    """One row of a table of labels; see :class:`stapes.clips.Clip` for the fields."""
+
+    line: int
+    file_name: str
+    label: str
+    source: str | None
+    fold: int | None
+    start_seconds: float
+    end_seconds: float | None
+
+
+def csv_cell(text: str) -> str:
+    """Text for a cell of a CSV file that spreadsheets show instead of running it.
+
+    >>> csv_cell("=cmd"), csv_cell("cat.wav")
+    ("'=cmd", 'cat.wav')
+    """
+    return "'" + text if text.startswith(FORMULA_STARTS) else text
+
+
+def read_labels(path: Path) -> list[LabelRow]:
+    """Read a table with the columns file_name, label and optionally those in ``OPTIONAL``.
+
+    Raises:
+        DataError: what cannot be read, as ``file:line: trouble``.
+    """
+    rows = read_table(path, required=REQUIRED, optional=OPTIONAL)
+    return [_label_row(cells, where=f"{path}:{line}", line=line, path=path) for line, cells in rows]
+
+
+def read_table(
+    path: Path, *, required: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a CSV file as the line where each begins and its stripped cells by column.
+
+    Commas, semicolons and tabs, any line ends, UTF-8 or UTF-16, with or without a byte-order
+    mark. Bytes that are not UTF-8 are kept as Python keeps them in file names.
+    """
+    text = _read_text(path)
+    records = _records(text, path=path)
+    line, header = next(records, (1, []))
+    columns = [cell.lower() for cell in header]
+    _check_columns(columns, required=required, optional=optional, where=f"{path}:{line}")
+    for line, cells in records:
+        if len(cells) != len(columns):
+            raise DataError(
+                f"{path}:{line}: {len(cells)} cells where the first line has {len(columns)} columns"
+            )
+        yield line, dict(zip(columns, cells, strict=True))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    return data.decode("utf-8-sig", errors="surrogateescape")
+
+
+def _records(text: str, *, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Records that are not blank, each with the line it begins on."""
+    first_line = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(",;\t", key=first_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            stripped = [cell.strip() for cell in cells]
+            if any(stripped):
+                yield line, stripped
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path}:{line}: not a table: {error}") from error
+
+
+def _check_columns(
+    columns: list[str], *, required: Sequence[str], optional: Sequence[str], where: str
+) -> None:
+    known = [*required, *optional]
+    for name in required:
+        if name not in columns:
+            near = difflib.get_close_matches(name, [c for c in columns if c not in known], 1)
+            found = listing([column for column in columns if column]) or "nothing"
+            fix = f"rename {printable(near[0])} to {name}" if near else f"add {name}"
+            raise DataError(f"{where}: no column {name} (found {found}): {fix}")
+    for name in columns:
+        if name in known and columns.count(name) > 1:
+            raise DataError(f"{where}: column {name} appears twice: keep one")
+        # A misspelt column would silently undo what it was written for, such as the folds.
+        near = difflib.get_close_matches(name, optional, 1, cutoff=0.8)
+        if near and name not in known and near[0] not in columns:
+            raise DataError(f"{where}: unknown column {printable(name)}: did you mean {near[0]}?")
+
+
+def _label_row(cells: dict[str, str], *, where: str, line: int, path: Path) -> LabelRow:
+    for name in REQUIRED:
+        if not cells[name]:
+            raise DataError(f"{where}: {name} is empty: fill it or remove the line")
+    if any("\udc80" <= c <= "\udcff" for c in cells["label"]):
+        raise DataError(f"{where}: label {printable(cells['label'])} is not UTF-8: save as UTF-8")
+    start = _number(cells.get("start_seconds", ""), name="start_seconds", where=where)
+    end = _number(cells.get("end_seconds", ""), name="end_seconds", where=where)
+    fold = _number(cells.get("fold", ""), name="fold", where=where)
+    if fold is not None and not fold.is_integer():
+        raise DataError(f"{where}: fold is {fold}: give a whole number")
+    if end is not None and end <= (start or 0.0):
+        raise DataError(
+            f"{where}: end_seconds is {end:g}: it must lie after start_seconds, {start or 0.0:g}"
+        )
+    return LabelRow(
+        line=line,
+        file_name=cells["file_name"],
+        label=cells["label"],
+        source=cells.get("source") or None,
+        fold=None if fold is None else int(fold),
+        start_seconds=start or 0.0,
+        end_seconds=end,
+    )
+
+
+def _number(text: str, *, name: str, where: str) -> float | None:
+    """A finite number from 0 up, with a decimal point or comma; None for an empty cell."""
+    if not text:
+        return None
+    try:
+        number = float(text.replace(",", "."))
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number < 0 or "_" in text:
+        raise DataError(f"{where}: {name} is {printable(text)!r}: give a number from 0 up")
+    return number
