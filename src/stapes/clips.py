@@ -1,8 +1,11 @@
 """What a data set is made of: labelled clips, what was skipped, and why."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+Progress = Callable[[int, int], None]
+"""Called with how many are done and how many there are."""
 
 
 @dataclass(frozen=True, slots=True)

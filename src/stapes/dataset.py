@@ -2,13 +2,14 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stapes import audio
-from stapes.clips import Clip, Dataset, Skip, listing, printable
+from stapes.clips import Clip, Dataset, Progress, Skip, listing, printable
+from stapes.config import SAMPLE_RATE
 from stapes.copies import join, same_files, waveform_key
 from stapes.errors import AudioError, DataError
 from stapes.folders import not_a_file
@@ -16,9 +17,6 @@ from stapes.layouts import read_layout
 from stapes.segments import Waveform
 
 __all__ = ["Clip", "Dataset", "DecodedDataset", "Progress", "Skip", "decode", "load_dataset"]
-
-Progress = Callable[[int, int], None]
-"""Called with how many are done and how many there are."""
 
 N_THREADS = 2
 """Clips read at a time; decoding releases the interpreter, and more would fill the memory."""
@@ -73,18 +71,32 @@ def load_dataset(data: str | Path) -> Dataset:
             f"{printable(str(data))}: no recordings (of .wav, .flac, .ogg, .mp3 and so on) found "
             f"in class folders or by a table{reasons}"
         )
-    digest = {
-        path: i
-        for i, group in enumerate(same_files([clip.path for clip in dataset.clips]))
-        for path in group
-    }
-    keys = [digest.get(clip.path) for clip in dataset.clips]
-    clips, warnings = _join_copies(dataset.clips, keys)
+    clips, warnings = _join_copies(dataset.clips, _file_keys(dataset.clips))
     return replace(dataset, clips=clips, warnings=dataset.warnings + warnings)
 
 
+def _file_keys(clips: Sequence[Clip]) -> list[int | None]:
+    """A number for each clip whose file is a copy of another's, equal for copies.
+
+    Copies with different labels are read first: two damaged or silent files contradict nothing.
+    """
+    labels = defaultdict(set)
+    for clip in clips:
+        labels[clip.path].add(clip.label)
+    number: dict[Path, int] = {}
+    for i, group in enumerate(same_files(list(labels))):
+        if len(set.union(*(labels[path] for path in group))) == 1 or _says_something(group[0]):
+            number |= dict.fromkeys(group, i)
+    return [number.get(clip.path) for clip in clips]
+
+
+def _says_something(path: Path) -> bool:
+    result = read_clip(Clip(path, path.name, "", ""), sample_rate=SAMPLE_RATE)
+    return not isinstance(result, Skip) and waveform_key(result.waveform) is not None
+
+
 def decode(
-    dataset: Dataset, *, sample_rate: int, progress: Progress | None = None, n_classes: int = 2
+    dataset: Dataset, *, sample_rate: int, progress: Progress | None = None, training: bool = True
 ) -> DecodedDataset:
     """Read all clips; those that cannot be read are skipped, with the reason.
 
@@ -92,20 +104,20 @@ def decode(
         dataset: what to read.
         sample_rate: Hz.
         progress: told after each clip.
-        n_classes: how many classes must be left; 2 for training.
+        training: whether two classes, and every class of the data set, must be left.
 
     Returns:
         What could be read, independent of the timing of threads. Clips with the very same
         samples are put into one source, with a warning.
 
     Raises:
-        DataError: too few classes are left, or the same samples have two labels.
+        DataError: nothing or too few classes are left, or the same samples have two labels.
     """
     results = list(_read_all(dataset.clips, sample_rate=sample_rate, progress=progress))
     pairs = list(zip(dataset.clips, results, strict=True))
     read = [(clip, result) for clip, result in pairs if not isinstance(result, Skip)]
     skipped = dataset.skipped + tuple(result for _, result in pairs if isinstance(result, Skip))
-    _check_classes(dataset, [clip for clip, _ in read], skipped=skipped, n_classes=n_classes)
+    _check_classes(dataset, [clip for clip, _ in read], skipped=skipped, training=training)
     waveforms = [recording.waveform for _, recording in read]
     clips, warnings = _join_copies(
         [clip for clip, _ in read], [waveform_key(waveform) for waveform in waveforms]
@@ -159,17 +171,18 @@ def read_clip(clip: Clip, *, sample_rate: int) -> audio.Recording | Skip:
 
 
 def _check_classes(
-    dataset: Dataset, clips: Sequence[Clip], *, skipped: Sequence[Skip], n_classes: int
+    dataset: Dataset, clips: Sequence[Clip], *, skipped: Sequence[Skip], training: bool
 ) -> None:
     left = sorted({clip.label for clip in clips})
     lost = sorted(set(dataset.classes) - set(left))
-    if len(left) >= n_classes and not lost:
-        return
     where = printable(str(dataset.root))
     first = f"; first skipped: {_told(skipped[0])}" if skipped else ""
-    if lost:
-        raise DataError(f"{where}: nothing of class {listing(lost)} could be read{first}")
-    raise DataError(f"{where}: {len(left)} class(es), {n_classes} wanted: {listing(left)}{first}")
+    if not left or (lost and training):
+        raise DataError(f"{where}: nothing of class {listing(lost)} can be read{first}")
+    if len(left) < 2 and training:
+        raise DataError(
+            f"{where}: only one class, {listing(left)}: give recordings of at least two{first}"
+        )
 
 
 def _join_copies(

@@ -11,15 +11,19 @@ from pathlib import Path
 from stapes.clips import Skip
 
 AUDIO_SUFFIXES = frozenset(
-    ".aac .aif .aifc .aiff .au .caf .flac .m4a .mp3 .oga .ogg .opus .rf64 .snd .w64 .wav .wave "
-    ".webm .wma".split()
+    (
+        *(".aac", ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mp3", ".oga"),
+        *(".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav", ".wave", ".webm", ".wma"),
+    )
 )
 """Names that claim to be recordings; some of them no decoder here reads, and these are reported."""
 
-PARTIAL_SUFFIXES = frozenset(".crdownload .download .opdownload .part .partial .tmp".split())
+PARTIAL_SUFFIXES = frozenset(
+    (".crdownload", ".download", ".opdownload", ".part", ".partial", ".tmp")
+)
 """Names that browsers and download tools give to unfinished files."""
 
-JUNK_NAMES = frozenset("thumbs.db desktop.ini __macosx @eadir $recycle.bin".split())
+JUNK_NAMES = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"))
 """Files and folders that operating systems leave behind, in lower case."""
 
 SPECIAL_FILES = {

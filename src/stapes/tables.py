@@ -5,6 +5,7 @@ import csv
 import difflib
 import io
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,33 +42,39 @@ def csv_cell(text: str) -> str:
     return "'" + text if text.startswith(FORMULA_STARTS) else text
 
 
+def is_utf8(text: str) -> bool:
+    """Whether no byte of the text was undecodable when it was read."""
+    return not any("\udc80" <= c <= "\udcff" for c in text)
+
+
 def read_labels(path: Path) -> list[LabelRow]:
     """Read a table with the columns file_name, label and optionally those in ``OPTIONAL``.
 
     Raises:
         DataError: what cannot be read, as ``file:line: trouble``.
     """
+    where = printable(str(path))
     rows = read_table(path, required=REQUIRED, optional=OPTIONAL)
-    return [_label_row(cells, where=f"{path}:{line}", line=line, path=path) for line, cells in rows]
+    return [_label_row(cells, where=f"{where}:{line}", line=line) for line, cells in rows]
 
 
 def read_table(
     path: Path, *, required: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a CSV file as the line where each begins and its stripped cells by column.
+    """Rows of a CSV file as the line where each begins and its cells by column.
 
     Commas, semicolons and tabs, any line ends, UTF-8 or UTF-16, with or without a byte-order
     mark. Bytes that are not UTF-8 are kept as Python keeps them in file names.
     """
-    text = _read_text(path)
-    records = _records(text, path=path)
+    where = printable(str(path))
+    records = _records(_read_text(path), where=where)
     line, header = next(records, (1, []))
-    columns = [cell.lower() for cell in header]
-    _check_columns(columns, required=required, optional=optional, where=f"{path}:{line}")
+    columns = [cell.strip().lower() for cell in header]
+    _check_columns(columns, required=required, optional=optional, where=f"{where}:{line}")
     for line, cells in records:
         if len(cells) != len(columns):
             raise DataError(
-                f"{path}:{line}: {len(cells)} cells where the first line has {len(columns)} columns"
+                f"{where}:{line}: {len(cells)} cells, but the first line has {len(columns)} columns"
             )
         yield line, dict(zip(columns, cells, strict=True))
 
@@ -76,13 +83,13 @@ def _read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{printable(str(path))}: cannot be read: {error.strerror}") from error
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", errors="replace")
     return data.decode("utf-8-sig", errors="surrogateescape")
 
 
-def _records(text: str, *, path: Path) -> Iterator[tuple[int, list[str]]]:
+def _records(text: str, *, where: str) -> Iterator[tuple[int, list[str]]]:
     """Records that are not blank, each with the line it begins on."""
     first_line = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first_line.count)
@@ -90,12 +97,11 @@ def _records(text: str, *, path: Path) -> Iterator[tuple[int, list[str]]]:
     line = 1
     try:
         for cells in reader:
-            stripped = [cell.strip() for cell in cells]
-            if any(stripped):
-                yield line, stripped
+            if any(cell.strip() for cell in cells):
+                yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{path}:{line}: not a table: {error}") from error
+        raise DataError(f"{where}:{line}: not a table: {error}") from error
 
 
 def _check_columns(
@@ -117,11 +123,11 @@ def _check_columns(
             raise DataError(f"{where}: unknown column {printable(name)}: did you mean {near[0]}?")
 
 
-def _label_row(cells: dict[str, str], *, where: str, line: int, path: Path) -> LabelRow:
+def _label_row(cells: dict[str, str], *, where: str, line: int) -> LabelRow:
     for name in REQUIRED:
-        if not cells[name]:
+        if not cells[name].strip():
             raise DataError(f"{where}: {name} is empty: fill it or remove the line")
-    if any("\udc80" <= c <= "\udcff" for c in cells["label"]):
+    if not is_utf8(cells["label"]):
         raise DataError(f"{where}: label {printable(cells['label'])} is not UTF-8: save as UTF-8")
     start = _number(cells.get("start_seconds", ""), name="start_seconds", where=where)
     end = _number(cells.get("end_seconds", ""), name="end_seconds", where=where)
@@ -135,8 +141,8 @@ def _label_row(cells: dict[str, str], *, where: str, line: int, path: Path) -> L
     return LabelRow(
         line=line,
         file_name=cells["file_name"],
-        label=cells["label"],
-        source=cells.get("source") or None,
+        label=unicodedata.normalize("NFC", cells["label"].strip()),
+        source=cells.get("source", "").strip() or None,
         fold=None if fold is None else int(fold),
         start_seconds=start or 0.0,
         end_seconds=end,
@@ -145,7 +151,7 @@ def _label_row(cells: dict[str, str], *, where: str, line: int, path: Path) -> L
 
 def _number(text: str, *, name: str, where: str) -> float | None:
     """A finite number from 0 up, with a decimal point or comma; None for an empty cell."""
-    if not text:
+    if not text.strip():
         return None
     try:
         number = float(text.replace(",", "."))
