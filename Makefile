@@ -1,0 +1,49 @@
+# make demo [DATA=folder]   train on your recordings, or on synthesised ones, and open the report
+# make test                 every check that a change must pass
+# make lint                 the checks that run no code of ours
+# make clean                remove the environment and everything these commands made
+#
+# Each target installs what it needs into .venv first; a second run finds it there.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Recordings for the tests that need real ones; those tests skip where there are none.
+STAPES_DATA ?= $(abspath $(wildcard ../shared/data))
+ifneq ($(STAPES_DATA),)
+export STAPES_DATA
+endif
+
+INSTALL = @echo 'Installing into .venv (minutes the first time, then never)' && \
+  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# An editable install takes changes to Python files at once; these need it done again.
+INSTALLED_FROM := pyproject.toml constraints.txt $(wildcard CMakeLists.txt native/*)
+
+.DELETE_ON_ERROR:
+.PHONY: demo test lint clean
+
+demo: .venv/installed-train
+	$(BIN)/stapes demo $(if $(DATA),"$(DATA)") --out demo --overwrite
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo '$(PYTHON) is older than Python 3.11: run make PYTHON=python3.11 (or newer)'; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed-train: $(INSTALLED_FROM) | .venv/bin/python
+	$(INSTALL) --editable '.[train]'
+	@touch $@
+
+.venv/installed-dev: $(INSTALLED_FROM) | .venv/bin/python
+	$(INSTALL) --editable '.[train,dev,fetch]'
+	@touch $@ .venv/installed-train
