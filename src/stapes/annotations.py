@@ -4,7 +4,7 @@ import itertools
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import soundfile
@@ -23,61 +23,60 @@ END_TOLERANCE_SECONDS = 0.01
 
 def clips_of_table(table: Path) -> Dataset:
     """Clips of a table with file_name and label, and what it says of source, fold and times."""
-    root = table.parent
-    rows = read_labels(table)
-    found = find_recordings(root)
-    names, skipped = _locate(rows, table=table, found=found)
-    clips = [
-        Clip(
-            root / name,
-            name,
-            row.label,
-            source=row.source or name,
-            fold=row.fold,
-            start_seconds=row.start_seconds,
-            end_seconds=row.end_seconds,
-        )
-        for row, name in zip(rows, names, strict=True)
-        if name is not None
-    ]
-    lines = [row.line for row, name in zip(rows, names, strict=True) if name is not None]
+    found = find_recordings(table.parent)
+    located, unusable = _locate(read_labels(table), table=table, found=found)
+    clips = [_clip(table.parent, row, name=name) for row, name in located]
+    lines = [row.line for row, _ in located]
     _check_ends(clips, lines, table=table)
-    kept, repeated = _without_repeats(clips, lines, table=table)
-    warnings = _check_unlabelled(found, {*names, *(skip.name for skip in skipped)}, table=table)
-    if repeated:
-        warnings += (f"{printable(str(table))}: {repeated} repeated rows are read once",)
-    warnings += _overlap_warnings(kept, table=table)
-    other = [skip for skip in found.skipped if skip.name not in {skip.name for skip in skipped}]
-    return Dataset(root, kept, (*skipped, *other), found.ignored, warnings)
+    kept = _without_repeats(clips, lines, table=table)
+    named = {clip.name for clip in kept} | unusable.keys()
+    warnings = (
+        *_check_unlabelled(found, named, table=table),
+        *_repeat_warnings(len(clips) - len(kept), table=table),
+        *_overlap_warnings(kept, table=table),
+    )
+    skipped = unusable | {skip.name: skip for skip in found.skipped}
+    return Dataset(table.parent, kept, tuple(skipped.values()), found.ignored, warnings)
+
+
+def _clip(root: Path, row: LabelRow, *, name: str) -> Clip:
+    return Clip(
+        root / name,
+        name,
+        row.label,
+        source=row.source or name,
+        fold=row.fold,
+        start_seconds=row.start_seconds,
+        end_seconds=row.end_seconds,
+    )
 
 
 def _locate(
     rows: Sequence[LabelRow], *, table: Path, found: Found
-) -> tuple[list[str | None], list[Skip]]:
-    """The name of each row's file, None where it is skipped."""
-    root = table.parent
-    alike: dict[str, set[str]] = defaultdict(set)
+) -> tuple[list[tuple[LabelRow, str]], dict[str, Skip]]:
+    """Rows with the names of their files, and by name what is there and is no recording."""
+    names_like = defaultdict(list)
     for name in found.names:
-        alike[_plain(name)].add(name)
-    names: list[str | None] = []
-    skipped: dict[str, Skip] = {}
-    missing: dict[str, None] = {}
+        names_like[_plain(name)].append(name)
+    located, missing = [], []
+    unusable: dict[str, Skip] = {}
     for row in rows:
-        name = _relative(row.file_name, root=root)
-        if not os.path.lexists(root / name):
-            candidates = alike.get(_plain(row.file_name), set())
-            name = next(iter(candidates)) if len(candidates) == 1 else ""
-        if not name:
-            missing[row.file_name] = None
-        elif reason := _unusable(root / name):
-            skipped[name] = Skip(name, reason)
-        names.append(None if name in skipped or not name else name)
+        name = _relative(row.file_name, root=table.parent)
+        alike = names_like[_plain(row.file_name)]
+        if not os.path.lexists(table.parent / name) and len(alike) == 1:
+            name = alike[0]
+        if not os.path.lexists(table.parent / name):
+            missing.append(row.file_name)
+        elif reason := _unusable(table.parent / name):
+            unusable[name] = Skip(name, reason)
+        else:
+            located.append((row, name))
     if missing:
         raise DataError(
             f"{printable(str(table))}: {len(missing)} labels for missing files "
-            f"({listing(list(missing))}): add the files or remove the rows"
+            f"({listing(missing)}): add the files or remove the rows"
         )
-    return names, list(skipped.values())
+    return located, unusable
 
 
 def _relative(file_name: str, *, root: Path) -> str:
@@ -123,8 +122,8 @@ def _duration_seconds(path: Path) -> float | None:
 
 def _without_repeats(
     clips: Sequence[Clip], lines: Sequence[int], *, table: Path
-) -> tuple[tuple[Clip, ...], int]:
-    """Clips in order of name and time without equal rows, and how many of these there were."""
+) -> tuple[Clip, ...]:
+    """Clips in order of name and time, equal ones once; DataError if a stretch has two labels."""
     first: dict[tuple[str, float, float | None], tuple[Clip, int]] = {}
     for clip, line in zip(clips, lines, strict=True):
         key = clip.name, clip.start_seconds, clip.end_seconds
@@ -135,8 +134,7 @@ def _without_repeats(
                 f"{printable(str(table))}:{line}: {printable(clip.name)} has another {what} than "
                 f"in line {known_line}: keep one of the two rows"
             )
-    kept = sorted((clip for clip, _ in first.values()), key=_order)
-    return tuple(kept), len(clips) - len(kept)
+    return tuple(sorted((clip for clip, _ in first.values()), key=_order))
 
 
 def _order(clip: Clip) -> tuple[bytes, float, float]:
@@ -144,9 +142,9 @@ def _order(clip: Clip) -> tuple[bytes, float, float]:
     return os.fsencode(clip.name), clip.start_seconds, end
 
 
-def _check_unlabelled(found: Found, named: Iterable[str | None], *, table: Path) -> tuple[str, ...]:
+def _check_unlabelled(found: Found, named: Set[str], *, table: Path) -> tuple[str, ...]:
     """``metadata.csv`` must name every recording; any other table may be a selection."""
-    unlabelled = sorted(set(found.names) - set(named), key=os.fsencode)
+    unlabelled = sorted(set(found.names) - named, key=os.fsencode)
     if not unlabelled:
         return ()
     message = (
@@ -155,6 +153,11 @@ def _check_unlabelled(found: Found, named: Iterable[str | None], *, table: Path)
     if table.name == TABLE_NAME:
         raise DataError(f"{message}: add rows for them or move them away")
     return (f"{message}: they are left out",)
+
+
+def _repeat_warnings(n_repeated: int, *, table: Path) -> tuple[str, ...]:
+    where = printable(str(table))
+    return (f"{where}: {n_repeated} repeated row(s) are read once",) if n_repeated else ()
 
 
 def _overlap_warnings(clips: Sequence[Clip], *, table: Path) -> tuple[str, ...]:

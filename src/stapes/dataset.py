@@ -42,6 +42,10 @@ class DecodedDataset:
     skipped: tuple[Skip, ...]
     warnings: tuple[str, ...]
 
+    def pick(self, indices: Sequence[int]) -> tuple[list[Clip], list[Waveform]]:
+        """Some of the clips and their waveforms."""
+        return [self.clips[i] for i in indices], [self.waveforms[i] for i in indices]
+
 
 def load_dataset(data: str | Path) -> Dataset:
     """List the labelled clips of a folder or table; recordings are not decoded.
@@ -129,7 +133,7 @@ def decode(
         sample_rate=sample_rate,
         flags=tuple(tuple(recording.flags) for _, recording in read),
         skipped=skipped,
-        warnings=dataset.warnings + told + warnings,
+        warnings=tuple(dict.fromkeys(dataset.warnings + told + warnings)),
     )
 
 
@@ -208,7 +212,7 @@ def _join_copies(
     _check_conflicts(clips, copies)
     sources = join([clip.source for clip in clips], copies)
     joined = tuple(replace(c, source=s) for c, s in zip(clips, sources, strict=True))
-    return joined, _copy_warnings(clips, copies)
+    return joined, _join_warnings(clips, copies) + _leak_warnings(clips, copies)
 
 
 def _check_conflicts(clips: Sequence[Clip], copies: Sequence[Sequence[int]]) -> None:
@@ -227,25 +231,31 @@ def _check_conflicts(clips: Sequence[Clip], copies: Sequence[Sequence[int]]) -> 
         )
 
 
-def _copy_warnings(clips: Sequence[Clip], copies: Sequence[Sequence[int]]) -> tuple[str, ...]:
-    if not copies:
+def _join_warnings(clips: Sequence[Clip], copies: Sequence[Sequence[int]]) -> tuple[str, ...]:
+    """Tell of copies that the data took for different sources."""
+    joined = [group for group in copies if len({clips[i].source for i in group}) > 1]
+    if not joined:
         return ()
-    pairs = [f"{clips[group[0]].name} = {clips[group[-1]].name}" for group in copies]
-    warnings = [
-        f"{sum(map(len, copies))} clips are copies of one another and count as "
-        f"{len(copies)} sources: {listing(pairs)}"
-    ]
-    leaks = [
-        pair
-        for pair, group in zip(pairs, copies, strict=True)
-        if {"train", "test"} <= {clips[i].part for i in group}
-    ]
-    if leaks:
-        warnings.append(
-            f"THE SAME AUDIO IS IN TRAIN AND TEST, so results on the given test part are too "
-            f"good: {len(leaks)} times: {listing(leaks)}"
-        )
-    return tuple(warnings)
+    n_clips = sum(len(group) for group in joined)
+    return (
+        f"{n_clips} clips are copies of one another and now count as {len(joined)} source(s): "
+        f"{listing(_pairs(clips, joined))}",
+    )
+
+
+def _leak_warnings(clips: Sequence[Clip], copies: Sequence[Sequence[int]]) -> tuple[str, ...]:
+    """Tell of copies that the data's own split puts on both sides."""
+    leaks = [group for group in copies if {"train", "test"} <= {clips[i].part for i in group}]
+    if not leaks:
+        return ()
+    return (
+        f"THE SAME AUDIO IS IN TRAIN AND TEST {len(leaks)} time(s), results on this test part "
+        f"are too good: {listing(_pairs(clips, leaks))}",
+    )
+
+
+def _pairs(clips: Sequence[Clip], groups: Sequence[Sequence[int]]) -> list[str]:
+    return [f"{clips[group[0]].name} = {clips[group[-1]].name}" for group in groups]
 
 
 def _told(skip: Skip) -> str:

@@ -144,6 +144,7 @@ def _download_kaggle(folder: Path) -> None:
     except Exception as error:  # whatever its many dependencies raise
         raise StapesError(_network_trouble(f"kaggle.com/datasets/{KAGGLE_SET}", error)) from error
     shutil.copytree(path, folder, dirs_exist_ok=True)
+    _unpack_inner(folder)
 
 
 @contextmanager
@@ -226,6 +227,16 @@ def _check_archive(file: zipfile.ZipFile, *, folder: Path, where: str) -> None:
 
 def _unpack_kaggle(file: zipfile.ZipFile, folder: Path) -> None:
     file.extractall(folder)
+    _unpack_inner(folder)
+
+
+def _unpack_inner(folder: Path) -> None:
+    """Unpack the set's ``cats_dogs.zip`` where it came unopened inside the other archive."""
+    inner = folder / "cats_dogs.zip"
+    if inner.is_file() and not (folder / "cats_dogs").is_dir():
+        with _opened(inner, folder=folder, progress=None) as file:
+            file.extractall(folder)
+        inner.unlink()
 
 
 def _unpack_esc10(file: zipfile.ZipFile, folder: Path) -> None:

@@ -115,10 +115,11 @@ def _kaggle_flat(root: Path, found: Found) -> Dataset | None:
     labelled: dict[str, Labelled] = {name: (label, None) for name, label in matches.items()}
     warnings: tuple[str, ...] = ()
     if table is not None:
-        given = _read_kaggle_table(table, names={name.split("/")[-1]: name for name in matches})
+        by_file_name = {name.split("/")[-1]: name for name in matches}
+        given, warnings = _read_kaggle_table(table, names=by_file_name)
         absent = [name for name in matches if name not in given]
         if absent:
-            warnings = (
+            warnings += (
                 f"{printable(str(table))} does not name {len(absent)} recordings "
                 f"({listing(absent)}): they are labelled by name and are in neither of its parts",
             )
@@ -126,29 +127,38 @@ def _kaggle_flat(root: Path, found: Found) -> Dataset | None:
     return _by_name(root, found, labelled, warnings=warnings)
 
 
-def _read_kaggle_table(table: Path, *, names: dict[str, str]) -> dict[str, Labelled]:
+def _read_kaggle_table(
+    table: Path, *, names: Mapping[str, str]
+) -> tuple[dict[str, Labelled], tuple[str, ...]]:
+    """Label and part of each file the table names, and warnings of files in both parts."""
     where = printable(str(table))
     labelled: dict[str, Labelled] = {}
-    missing = []
+    missing, in_both = [], []
     for line, cells in read_table(table, required=KAGGLE_COLUMNS):
         for column in KAGGLE_COLUMNS:
             part, label = column.split("_")
             file_name = cells[column].strip()
             if not file_name:
-                continue
+                continue  # the columns have different lengths
             if file_name not in names:
                 missing.append(file_name)
-            elif labelled.setdefault(names[file_name], (label, part)) != (label, part):
+                continue
+            known = labelled.setdefault(names[file_name], (label, part))
+            if known[0] != label:
                 raise DataError(
-                    f"{where}:{line}: {printable(file_name)} is in {column} and in another column: "
-                    f"keep one of the two"
+                    f"{where}:{line}: {printable(file_name)} is named as {label} and as "
+                    f"{known[0]}: keep one of the two"
                 )
+            if known[1] != part:
+                in_both.append(file_name)
+                labelled[names[file_name]] = (label, "train")
     if missing:
         raise DataError(
             f"{where}: {len(missing)} labels for missing files ({listing(missing)}): "
             f"download the set again, or remove these cells"
         )
-    return labelled
+    leak = f"{where}: THE SAME AUDIO IS IN TRAIN AND TEST and counts as train: {listing(in_both)}"
+    return labelled, (leak,) if in_both else ()
 
 
 def _by_name(
