@@ -202,7 +202,7 @@ def _copy(
 
 
 def _network_trouble(address: str, error: Exception) -> str:
-    reason = printable(str(getattr(error, "reason", None) or error).strip().partition("\n")[0])
+    reason = printable(str(error).strip().partition("\n")[0])
     return (
         f"{address}: cannot be downloaded ({type(error).__name__}: {reason}): check the network, "
         f"or fetch the archive elsewhere and give its path with --archive"
