@@ -3,12 +3,14 @@
 All but the mixing happens on the spectrum, so that a batch costs two Fourier transforms.
 """
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stapes.config import TrainingConfig
+from stapes.config import ModelConfig, TrainingConfig
 from stapes.segments import SILENCE_RMS
 
 N_CONTROL_POINTS = 8
@@ -17,28 +19,40 @@ N_CONTROL_POINTS = 8
 LOWEST_SHARE = 1 / 256
 """Lowest control point as a share of half the sample rate (31 Hz at 16 kHz)."""
 
+QUIETEST_NOISE_DB = -50.0
+"""Lower end of the added noise's level against the segment."""
+
 
 def augment(
-    segments: Tensor, targets: Tensor, settings: TrainingConfig, *, rng: np.random.Generator
+    segments: Tensor,
+    targets: Tensor,
+    *,
+    config: ModelConfig,
+    settings: TrainingConfig,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     """What the network learns from: normalised, mixed, coloured and normalised again.
+
+    What the settings turn off is left out.
 
     Args:
         segments: [B, T], as recorded.
         targets: [B, n_classes], summing to 1.
+        config: whether segments are normalised.
         settings: how much of everything.
         rng: of every random choice.
 
     Returns:
         [B, T] and [B, n_classes].
     """
-    segments, targets = normalise(segments), targets
-    if settings.mixing_alpha > 0:
-        segments, targets = mix(segments, targets, alpha=settings.mixing_alpha, rng=rng)
+    if config.normalise:
+        segments = normalise(segments)
+    if settings.mixing > 0:
+        segments, targets = mix(segments, targets, alpha=settings.mixing, rng=rng)
     if settings.equaliser_db > 0:
-        noise_db = (settings.noise_low_db, settings.noise_high_db)
+        noise_db = (QUIETEST_NOISE_DB, settings.noise_db)
         segments = colour(segments, equaliser_db=settings.equaliser_db, noise_db=noise_db, rng=rng)
-    return normalise(segments), targets
+    return (normalise(segments) if config.normalise else segments), targets
 
 
 def normalise(segments: Tensor) -> Tensor:
@@ -118,7 +132,8 @@ def _response(points_db: NDArray[np.float64], n_bins: int) -> Tensor:
     position = (N_CONTROL_POINTS - 1) * (1 - np.log(share) / np.log(LOWEST_SHARE))
     distance = np.abs(position - np.arange(N_CONTROL_POINTS)[:, None])
     weights = np.maximum(1 - distance, 0)  # [P, n_bins]
-    return torch.exp(_tensor(points_db) @ _tensor(weights) * (np.log(10) / 20))
+    response: Tensor = torch.exp(_tensor(points_db) @ _tensor(weights) * (math.log(10) / 20))
+    return response
 
 
 def _tensor(array: NDArray[np.float64]) -> Tensor:

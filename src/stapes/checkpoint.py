@@ -79,7 +79,10 @@ def unpack(content: bytes, *, name: str) -> tuple[Tensors, dict[str, Any]]:
         raise ModelFileError(f"{name}: not a model file of stapes; train one with 'stapes train'")
     if content[place[0] : place[1]].decode() != _digest(content, place):
         raise ModelFileError(f"{name}: damaged (checksum differs); copy or train it again")
-    tensors = safetensors.numpy.load(content)
+    try:
+        tensors = safetensors.numpy.load(content)
+    except safetensors.SafetensorError as error:
+        raise ModelFileError(f"{name}: forged or of another kind ({error})") from error
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return tensors, json.loads(header["__metadata__"]["stapes"])
 
@@ -108,7 +111,9 @@ def load(path: str | Path) -> Model:
             " of stapes reads; upgrade stapes"
         )
     try:
-        config = ModelConfig(**{**metadata["config"], "classes": tuple(metadata["config"]["classes"])})
+        config = ModelConfig(
+            **{**metadata["config"], "classes": tuple(metadata["config"]["classes"])}
+        )
         _check_shapes(config, tensors)
     except (KeyError, TypeError, ValueError, StapesError) as error:
         raise ModelFileError(f"{path}: its parts do not fit together ({error})") from error

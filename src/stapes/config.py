@@ -22,6 +22,10 @@ class ModelConfig:
         stride: by how much every block divides the length.
         segment_length: input length in samples.
         sample_rate: Hz.
+        gate: smallest peak of a segment that counts, as a share of its clip's peak, both in
+            training and in the vote.
+        normalise: every segment by its own statistics; off only for waveforms that were
+            normalised before.
 
     >>> ModelConfig(("cat", "dog")).layer_lengths
     (16000, 8000, 4000, 2000, 1000, 500, 250, 125, 63, 32, 16)
@@ -38,6 +42,8 @@ class ModelConfig:
     stride: int = 2
     segment_length: int = 16_000
     sample_rate: int = SAMPLE_RATE
+    gate: float = 0.4
+    normalise: bool = True
 
     def __post_init__(self) -> None:
         """Check every number against its range.
@@ -51,6 +57,7 @@ class ModelConfig:
         _check_range(self, "stride", 1, 16)
         _check_range(self, "segment_length", 16, 10_000_000)
         _check_range(self, "sample_rate", 1_000, 192_000)
+        _check_range(self, "gate", 0.0, 1.0)
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise UsageError(f"classes is {list(self.classes)}: give at least two distinct names")
 
@@ -75,7 +82,8 @@ class ModelConfig:
     @property
     def receptive_field(self) -> int:
         """Input samples that one final frame sees: 1 + (kernel - 1) * sum of stride^i."""
-        return 1 + (self.kernel_size - 1) * sum(self.stride**i for i in range(self.n_layers))
+        strides = [math.prod([self.stride] * i) for i in range(self.n_layers)]
+        return 1 + (self.kernel_size - 1) * sum(strides)
 
     @property
     def n_parameters(self) -> int:
@@ -92,20 +100,18 @@ class TrainingConfig:
     """How a network is trained; everything that, with the data, decides the result.
 
     Attributes:
-        seed: of the initial weights and of every random choice.
+        seed: of the splits, the initial weights and every random choice.
         epochs: at most this many.
         steps_per_epoch: gradient steps between two looks at the validation part.
         batch_size: segments a step.
         learning_rate: peak of the one-cycle schedule.
         weight_decay: of AdamW, decoupled.
-        gate: smallest peak of a segment, as a share of its clip's peak.
-        speed: segments play up to this share faster or slower.
-        mixing_alpha: of the Beta distribution for between-class mixing; 0 is off.
-        equaliser_db: standard deviation of the random frequency response; 0 is off.
-        noise_low_db: quietest added noise against the segment.
-        noise_high_db: loudest added noise against the segment.
         averaging: decay a step of the exponential average of the weights; 0 is off.
-        validation_share: share of the sources that choose the best epoch.
+        speed: segments play up to this share faster or slower; 0 is off.
+        mixing: alpha of the Beta distribution of between-class mixing; 0 is off.
+        equaliser_db: standard deviation of the random frequency response; 0 is off.
+        noise_db: loudest added noise against the segment, in dB.
+        validation_share: share of the sources that choose the best epoch; 0 keeps the last.
         patience: epochs without a better validation loss before stopping early; 0 is never.
         device: "cpu" or "cuda".
     """
@@ -116,16 +122,58 @@ class TrainingConfig:
     batch_size: int = 32
     learning_rate: float = 0.01
     weight_decay: float = 0.05
-    gate: float = 0.4
-    speed: float = 0.15
-    mixing_alpha: float = 1.0
-    equaliser_db: float = 4.0
-    noise_low_db: float = -50.0
-    noise_high_db: float = -5.0
     averaging: float = 0.995
+    speed: float = 0.15
+    mixing: float = 1.0
+    equaliser_db: float = 4.0
+    noise_db: float = -5.0
     validation_share: float = 0.1
     patience: int = 0
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Check every number against its range.
+
+        Raises:
+            UsageError: a number out of range or an unknown device.
+        """
+        _check_range(self, "seed", 0, 2**32 - 1)
+        _check_range(self, "epochs", 1, 100_000)
+        _check_range(self, "steps_per_epoch", 1, 100_000)
+        _check_range(self, "batch_size", 2, 4096)
+        _check_range(self, "learning_rate", 1e-7, 1.0)
+        _check_range(self, "weight_decay", 0.0, 1.0)
+        _check_range(self, "averaging", 0.0, 0.999999)
+        _check_range(self, "speed", 0.0, 0.5)
+        _check_range(self, "mixing", 0.0, 100.0)
+        _check_range(self, "equaliser_db", 0.0, 30.0)
+        _check_range(self, "noise_db", -100.0, 20.0)
+        _check_range(self, "validation_share", 0.0, 0.5)
+        _check_range(self, "patience", 0, 100_000)
+        if self.device not in ("cpu", "cuda"):
+            raise UsageError(f"device is {self.device!r}: give 'cpu' or 'cuda'")
+
+    @property
+    def n_steps(self) -> int:
+        """Gradient steps of a training that is not stopped early."""
+        return self.epochs * self.steps_per_epoch
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "classic": {"n_layers": 10, "n_filters": 10, "kernel_size": 3, "stride": 2}
+}
+"""Named networks of the family, smallest first."""
+
+
+def preset_config(preset: str, classes: tuple[str, ...]) -> ModelConfig:
+    """The network of a preset for the given classes.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"preset is {preset!r}: give one of {', '.join(PRESETS)}")
+    return ModelConfig(classes, **PRESETS[preset])
 
 
 def same_padding(length: int, *, kernel_size: int, stride: int) -> tuple[int, int]:

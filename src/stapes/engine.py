@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stapes.config import ModelConfig, same_padding
+from stapes.segments import normalise
 
 Array = NDArray[np.float32]
 
@@ -59,6 +60,10 @@ class FoldedNetwork:
         head = tensors["head.weight"], tensors["head.bias"]
         return cls(config, tuple(kernels), tuple(biases), *head)
 
+    def prepare(self, segments: Array) -> Array:
+        """Raw segments as the network wants them: [B, T] -> [B, T]."""
+        return normalise(segments) if self.config.normalise else segments
+
     def blocks(self, segments: Array) -> Iterator[Array]:
         """Activations after each block in turn: [B, T] -> [B, T_1, C], [B, T_2, C], ..."""
         x = segments[..., None]
@@ -73,12 +78,11 @@ class FoldedNetwork:
     def final_frames(self, segments: Array) -> Array:
         """Activations after the last block: [B, T] -> [B, T_last, C]."""
         segments = _as_batch(segments, self.config.segment_length)
-        frames = np.zeros((len(segments), self.config.layer_lengths[-1], self.config.n_filters))
-        frames = frames.astype(np.float32)
+        shape = (len(segments), self.config.layer_lengths[-1], self.config.n_filters)
+        frames = np.zeros(shape, np.float32)
         for first in range(0, len(segments), BATCH):
-            for x in self.blocks(segments[first : first + BATCH]):
-                pass
-            frames[first : first + BATCH] = x
+            *_, last = self.blocks(segments[first : first + BATCH])
+            frames[first : first + BATCH] = last
         return frames
 
     def logits(self, segments: Array) -> Array:

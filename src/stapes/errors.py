@@ -35,7 +35,7 @@ class TrainingError(StapesError):
     """Training that could not go on; the last good state is kept."""
 
 
-class Interrupted(StapesError):
+class StopRequestedError(StapesError):
     """Ctrl-C or a request to end; what was done is saved. Exit code 128 + the signal's number."""
 
     def __init__(self, signal_number: int, message: str) -> None:

@@ -70,7 +70,7 @@ class SegmentGenerator:
         waveform, length = self._waveforms[clip], len(out)
         rate = 1.0 + self._speed * rng.uniform(-1.0, 1.0)
         if len(waveform) < length:
-            start = -rng.integers(length - len(waveform) + 1)
+            start = -int(rng.integers(length - len(waveform) + 1))
         else:
             start = _uniform_in(self._intervals[clip], rng)
         # Positions keep the segment's middle in place, so a loud sample seldom leaves it.

@@ -1,27 +1,31 @@
 """Recording -> segment probabilities -> vote -> prediction. Needs no deep-learning framework."""
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
 from stapes import audio, checkpoint
 from stapes.checkpoint import Model
 from stapes.config import ModelConfig
 from stapes.engine import FoldedNetwork, probabilities
-from stapes.errors import AudioError, UsageError
-from stapes.segments import Waveform, cut, normalise, pad, passes_gate, peaks, segment_starts
+from stapes.errors import ModelFileError, UsageError
+from stapes.segments import Waveform, cut, pad, passes_gate, peaks, segment_starts
 
 Vote = Literal["mean", "majority"]
 
-HOP_SHARE = 4
+HOPS_PER_SEGMENT = 4
 """Segments start every quarter of their length unless asked otherwise."""
 
-DENSE_HOP_LENGTH = 1024
-"""Hop of the dense timeline in samples: the stride of all blocks together."""
+BLOCK_SECONDS = 10.0
+"""Recordings are read, and go through the network, in pieces of this length."""
+
+SHIPPED = Path(__file__).parent / "models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +47,17 @@ class SegmentOutputs:
     def vote(self, method: Vote = "mean", *, gate: float) -> NDArray[np.float32]:
         """Probabilities of the whole recording from its segments that pass the gate: [n_classes].
 
-        "mean" averages the segments' probabilities; "majority" counts the segments each class
-        wins, half of a tie's vote going to the mean so that the counts decide first.
+        "mean" averages the segments' probabilities; "majority" gives every class the share of
+        the segments that it wins, a tie going to the class with the higher mean.
         """
         shares = probabilities(self.logits[passes_gate(self.peaks, gate=gate)])
         mean: NDArray[np.float32] = shares.mean(axis=0)
         if method == "mean":
             return mean
         wins = np.bincount(shares.argmax(axis=1), minlength=shares.shape[1])
-        votes: NDArray[np.float32] = ((wins + 1e-3 * mean) / (wins.sum() + 1e-3)).astype(np.float32)
-        return votes
+        tie_break = np.float32(1e-6) * mean
+        votes: NDArray[np.float32] = (wins / len(shares)).astype(np.float32) + tie_break
+        return votes / votes.sum()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +109,11 @@ def segment_outputs(
     Args:
         network: the folded network.
         blocks: consecutive pieces [T_i] of one waveform; memory is bounded by the largest.
-        hop_length: samples between segment starts.
+        hop_length: samples between segment starts, at most the length of a segment.
     """
     length = network.config.segment_length
+    if not 1 <= hop_length <= length:
+        raise ValueError(f"hop_length is {hop_length}: it must be from 1 to {length} samples")
     starts, logits, highest = [], [], []
     rest, offset, n_samples = np.zeros(0, np.float32), 0, 0
 
@@ -114,7 +121,7 @@ def segment_outputs(
         found = segment_starts(len(waveform), segment_length=length, hop_length=hop_length)
         segments = cut(waveform, found, segment_length=length)
         starts.append(found + offset)
-        logits.append(network.logits(normalise(segments)))
+        logits.append(network.logits(network.prepare(segments)))
         highest.append(peaks(segments))
         return int(found[-1]) + hop_length
 
@@ -129,3 +136,138 @@ def segment_outputs(
     return SegmentOutputs(
         np.concatenate(starts), np.concatenate(logits), np.concatenate(highest), n_samples
     )
+
+
+class Classifier:
+    """A model ready to be asked.
+
+    >>> load("cats-dogs").classes
+    ('cat', 'dog')
+    """
+
+    def __init__(self, model: Model) -> None:
+        """Fold the network once."""
+        self.model = model
+        self.network = model.fold()
+
+    @property
+    def config(self) -> ModelConfig:
+        """The network's numbers."""
+        return self.model.config
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of all probabilities."""
+        return self.config.classes
+
+    def hop_length(self, hop: float | Literal["dense"] | None) -> int:
+        """Samples between segment starts.
+
+        Args:
+            hop: seconds; "dense" for one answer every 64 ms (the product of all strides);
+                None for a quarter of a segment.
+
+        Raises:
+            UsageError: shorter than a sample or longer than a segment.
+        """
+        length = self.config.segment_length
+        if hop is None:
+            return max(1, length // HOPS_PER_SEGMENT)
+        if hop == "dense":
+            return min(math.prod([self.config.stride] * self.config.n_layers), length)
+        samples = round(hop * self.config.sample_rate) if np.isfinite(hop) else 0
+        if not 1 <= samples <= length:
+            raise UsageError(
+                f"hop is {hop} seconds: give 'dense' or seconds above 0, at most"
+                f" {self.config.segment_seconds:g}"
+            )
+        return samples
+
+    def predict(
+        self,
+        source: str | Path | bytes | Waveform,
+        *,
+        sample_rate: int | None = None,
+        hop: float | Literal["dense"] | None = None,
+        vote: Vote = "mean",
+    ) -> Prediction:
+        """Classify one recording.
+
+        Args:
+            source: a file, its bytes, or a waveform [T].
+            sample_rate: of a waveform, in Hz; the model's own if not given.
+            hop: seconds between segments, "dense", or None for a quarter of a segment.
+            vote: how the segments' answers become the recording's.
+
+        Raises:
+            AudioError: no audio that can be vouched for.
+            UsageError: a hop out of range.
+            ValueError: a waveform that is not one-dimensional and finite.
+        """
+        hop_length = self.hop_length(hop)
+        if isinstance(source, np.ndarray):
+            waveform = self._resampled(source, sample_rate)
+            outputs = segment_outputs(self.network, [waveform], hop_length=hop_length)
+            return self._answer("", outputs, flags=(), notes=(), vote=vote)
+        with audio.open_stream(
+            source, sample_rate=self.config.sample_rate, block_seconds=BLOCK_SECONDS
+        ) as stream:
+            outputs = segment_outputs(self.network, stream, hop_length=hop_length)
+        path = "" if isinstance(source, bytes) else str(source)
+        return self._answer(path, outputs, flags=stream.flags, notes=stream.notes, vote=vote)
+
+    def _resampled(self, waveform: Waveform, sample_rate: int | None) -> Waveform:
+        if waveform.ndim != 1 or not len(waveform) or not np.isfinite(waveform).all():
+            raise ValueError(f"a waveform must be [T] and finite, this is {waveform.shape}")
+        waveform = waveform.astype(np.float32, copy=False)
+        if sample_rate in (None, self.config.sample_rate):
+            return waveform
+        resampled: Waveform = soxr.resample(waveform, sample_rate, self.config.sample_rate)
+        return resampled
+
+    def _answer(
+        self,
+        path: str,
+        outputs: SegmentOutputs,
+        *,
+        flags: tuple[str, ...],
+        notes: tuple[str, ...],
+        vote: Vote,
+    ) -> Prediction:
+        config = self.config
+        shares = outputs.vote(vote, gate=config.gate)
+        winner = int(shares.argmax())
+        if outputs.n_samples < config.segment_length:
+            flags = (*flags, "short")
+            notes = (*notes, f"shorter than a segment of {config.segment_seconds:g} s; padded")
+        return Prediction(
+            path=path,
+            label=config.classes[winner],
+            probability=float(shares[winner]),
+            probabilities=dict(zip(config.classes, shares.tolist(), strict=True)),
+            duration_seconds=outputs.n_samples / config.sample_rate,
+            flags=flags,
+            notes=notes,
+            start_seconds=outputs.starts / config.sample_rate,
+            segment_probabilities=probabilities(outputs.logits),
+        )
+
+
+def load(model: str | Path) -> Classifier:
+    """A classifier from a model file, a run folder, or the name of a shipped model.
+
+    Raises:
+        ModelFileError: there is no such model, or its file is damaged.
+    """
+    path = Path(model)
+    shipped = SHIPPED / f"{model}.safetensors"
+    if path.is_dir():
+        path = path / checkpoint.MODEL_FILE
+    elif not path.exists() and shipped.is_file():
+        path = shipped
+    if not path.exists():
+        names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors")))
+        raise ModelFileError(
+            f"{model}: no such model; give a model file, a run folder, or one of: {names}"
+        )
+    return Classifier(checkpoint.load(path))

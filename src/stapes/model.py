@@ -1,6 +1,7 @@
 """The network, as it is trained; returns logits."""
 
-import torch
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +23,7 @@ class Network(nn.Module):
         sizes = [1] + [config.n_filters] * config.n_layers
         self.convs = nn.ModuleList(
             nn.Conv1d(n_in, n_out, config.kernel_size, config.stride)
-            for n_in, n_out in zip(sizes, sizes[1:], strict=False)
+            for n_in, n_out in pairwise(sizes)
         )
         self.norms = nn.ModuleList(
             nn.BatchNorm1d(n_out, eps=NORMALISATION_EPSILON) for n_out in sizes[1:]

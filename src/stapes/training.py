@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -29,13 +29,11 @@ from stapes import __version__, augment, checkpoint
 from stapes.checkpoint import Tensors
 from stapes.config import ModelConfig, TrainingConfig, as_dict
 from stapes.engine import FoldedNetwork, probabilities
-from stapes.errors import Interrupted, TrainingError, UsageError
+from stapes.errors import StopRequestedError, TrainingError, UsageError
 from stapes.files import write_bytes
 from stapes.generator import SegmentGenerator
 from stapes.model import Network
-from stapes.segments import Waveform, gated_segments, normalise
-
-STATE_FILE = "state.safetensors"
+from stapes.segments import Waveform, gated_segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +98,20 @@ def fit(
 
     Raises:
         TrainingError: the loss is not finite; the state of the last good epoch is saved.
-        Interrupted: SIGINT or SIGTERM came; the state of the last step is saved.
+        StopRequestedError: SIGINT or SIGTERM came; the state of the last step is saved.
         UsageError: a saved state belongs to another training.
     """
     state = _begin(config, settings)
     identity = _identity(config, settings, training)
     if state_path is not None and state_path.exists():
         _restore(state, state_path, identity)
+        if _finished(state, settings):
+            return state
     batches = _batches(config, settings, training, first_step=state.step)
     with Interruption() as interruption, closing(batches):
         for batch in batches:
             started = time.monotonic()
-            _set_learning_rate(state.optimizer, learning_rate(state.step, settings))
+            state.optimizer.param_groups[0]["lr"] = learning_rate(state.step, settings)
             _take_step(state, batch, names=training.names)
             _follow(state, decay=settings.averaging)
             state.step += 1
@@ -124,15 +124,28 @@ def fit(
             if on_step is not None:
                 on_step(_report(state, settings))
             if interruption.number:
-                raise Interrupted(interruption.number, f"interrupted after step {state.step}")
-            if epoch_ends and _finished(state, settings):
+                raise StopRequestedError(
+                    interruption.number, f"interrupted after step {state.step}"
+                )
+            if _finished(state, settings):
                 break
     return state
 
 
+def set_threads(n_threads: int) -> None:
+    """Train with this many processor threads; results are exact for a given number.
+
+    Raises:
+        UsageError: less than one.
+    """
+    if n_threads < 1:
+        raise UsageError(f"threads is {n_threads}: give at least 1")
+    torch.set_num_threads(n_threads)
+
+
 def learning_rate(step: int, settings: TrainingConfig) -> float:
     """One cycle: a linear rise over the first quarter, then half a cosine down to zero."""
-    done = (step + 1) / (settings.epochs * settings.steps_per_epoch)
+    done = (step + 1) / settings.n_steps
     if done < 0.25:
         return settings.learning_rate * done / 0.25
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - 0.25) / 0.75))
@@ -158,13 +171,13 @@ class _Batch:
 
 def _batches(
     config: ModelConfig, settings: TrainingConfig, training: Examples, *, first_step: int
-) -> Iterator[_Batch]:
+) -> Generator[_Batch, None, None]:
     """Batches for ever from a given step, each made while the one before is learnt from."""
     generator = SegmentGenerator(
         training.waveforms,
         training.targets,
         segment_length=config.segment_length,
-        gate=settings.gate,
+        gate=config.gate,
         speed=settings.speed,
         seed=settings.seed,
     )
@@ -175,7 +188,8 @@ def _batches(
         targets = torch.from_numpy(drawn.targets).to(settings.device)
         one_hot = F.one_hot(targets, len(config.classes)).float()
         rng = np.random.default_rng([settings.seed, step, 1])
-        return _Batch(*augment.augment(segments, one_hot, settings, rng=rng), drawn.clips)
+        augmented = augment.augment(segments, one_hot, config=config, settings=settings, rng=rng)
+        return _Batch(*augmented, drawn.clips)
 
     with ThreadPoolExecutor(1) as ahead:
         coming = ahead.submit(make, first_step)
@@ -196,7 +210,7 @@ def _take_step(state: State, batch: _Batch, *, names: Sequence[str]) -> None:
         clips = ", ".join(sorted({names[i] for i in batch.clips}))
         raise TrainingError(f"the loss is {value} at step {state.step + 1}; its clips: {clips}")
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
     state.loss_sum += value
     right = log_shares.argmax(dim=1) == batch.targets.argmax(dim=1)
@@ -237,7 +251,7 @@ def _end_epoch(state: State, settings: TrainingConfig, validation: Examples | No
     }
     tensors = {k: v.cpu().numpy().copy() for k, v in state.average.items()}
     if validation is not None:
-        row |= validate(FoldedNetwork.fold(state.network.config, tensors), validation, settings)
+        row |= validate(FoldedNetwork.fold(state.network.config, tensors), validation)
     best = min((r.get("validation_loss", math.inf) for r in state.history), default=math.inf)
     if validation is None or row["validation_loss"] < best:
         state.best, state.best_epoch = tensors, epoch
@@ -245,9 +259,7 @@ def _end_epoch(state: State, settings: TrainingConfig, validation: Examples | No
     state.loss_sum = state.n_correct = 0.0
 
 
-def validate(
-    network: FoldedNetwork, validation: Examples, settings: TrainingConfig
-) -> dict[str, float]:
+def validate(network: FoldedNetwork, validation: Examples) -> dict[str, float]:
     """Loss and accuracy over the segments, and accuracy over the clips, of unseen sources."""
     losses, right, clips_right = [], [], []
     for waveform, target in zip(validation.waveforms, validation.targets, strict=True):
@@ -255,9 +267,9 @@ def validate(
             waveform,
             segment_length=network.config.segment_length,
             hop_length=network.config.segment_length // 2,
-            gate=settings.gate,
+            gate=network.config.gate,
         )
-        shares = probabilities(network.logits(normalise(segments)))  # [N, n_classes]
+        shares = probabilities(network.logits(network.prepare(segments)))  # [N, n_classes]
         losses.append(-np.log(np.maximum(shares[:, target], 1e-12)))
         right.append(shares.argmax(axis=1) == target)
         clips_right.append(shares.mean(axis=0).argmax() == target)
@@ -269,9 +281,10 @@ def validate(
 
 
 def _finished(state: State, settings: TrainingConfig) -> bool:
-    epoch = state.step // settings.steps_per_epoch
-    waited = settings.patience and epoch - state.best_epoch >= settings.patience
-    return epoch >= settings.epochs or bool(waited)
+    """Whether the last epoch is done, or no better one has come for too long."""
+    epoch, part = divmod(state.step, settings.steps_per_epoch)
+    waited = 0 < settings.patience <= epoch - state.best_epoch
+    return part == 0 and (epoch >= settings.epochs or waited)
 
 
 def _report(state: State, settings: TrainingConfig) -> Step:
@@ -279,7 +292,7 @@ def _report(state: State, settings: TrainingConfig) -> Step:
     last = state.history[-1] if in_epoch == settings.steps_per_epoch else None
     return Step(
         step=state.step,
-        n_steps=settings.epochs * settings.steps_per_epoch,
+        n_steps=settings.n_steps,
         loss=last["loss"] if last else state.loss_sum / in_epoch,
         accuracy=last["accuracy"] if last else state.n_correct / in_epoch,
     )
@@ -292,7 +305,7 @@ def _identity(config: ModelConfig, settings: TrainingConfig, training: Examples)
         training.names, training.waveforms, training.targets, strict=True
     ):
         data.update(f"{name}\0{target}\0".encode("utf-8", "surrogateescape"))
-        data.update(np.ascontiguousarray(waveform))
+        data.update(np.ascontiguousarray(waveform).tobytes())
     return {
         "version": __version__,
         "threads": torch.get_num_threads(),
@@ -335,6 +348,14 @@ def _restore(state: State, path: Path, identity: dict[str, Any]) -> None:
         moments.setdefault(int(index), {})[key] = value
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def best_of(path: Path) -> tuple[Tensors, int]:
+    """Weights and number of the best epoch in a saved state; no weights before the first."""
+    if not path.exists():
+        return {}, 0
+    tensors, metadata = checkpoint.unpack(path.read_bytes(), name=str(path))
+    return _part(tensors, "best."), metadata["state"]["best_epoch"]
 
 
 def _part(tensors: Tensors, prefix: str) -> Tensors:

@@ -1,0 +1,335 @@
+"""The terminal: every command is one public function; only this file prints and catches."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.exceptions import TyperException
+
+from stapes import __version__
+from stapes.errors import StapesError, UsageError
+from stapes.files import replacing, write_json
+from stapes.terminal import (
+    print_metrics,
+    print_predictions,
+    print_protocols,
+    progress_bar,
+    say,
+)
+
+if TYPE_CHECKING:
+    from stapes.inference import Prediction
+
+SKIPPED = 3
+"""Exit code of a command that is done but had to leave some inputs out."""
+
+app = typer.Typer(
+    help="Recognise sounds straight from the waveform with a tiny convolutional network.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+Data = Annotated[Path, typer.Argument(help="Folder of class folders, or CSV with labels.")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Model file, run folder or name.")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write results here.")]
+Preset = Annotated[str, typer.Option(help="Name of the network.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of 100 steps each.")]
+Batch = Annotated[int | None, typer.Option("--batch-size", help="Segments a step.")]
+Rate = Annotated[float | None, typer.Option("--learning-rate", help="Peak learning rate.")]
+Patience = Annotated[int | None, typer.Option(help="Epochs to wait for a better one; 0: all.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda.")]
+Threads = Annotated[int | None, typer.Option(help="Processor threads.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in OUT ended.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"stapes {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    preset: Preset = "classic",
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    epochs: Epochs = None,
+    batch_size: Batch = None,
+    learning_rate: Rate = None,
+    patience: Patience = None,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Train a classifier and measure it on sources held out."""
+    from stapes import experiment
+
+    settings = _given(epochs, batch_size, learning_rate, patience, device) | {"seed": seed}
+    _set_threads(threads)
+    with progress_bar() as progress:
+        metrics = experiment.train(
+            data,
+            out=out,
+            preset=preset,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
+            **settings,
+        )
+    print_metrics(metrics, title="Held-out sources")
+    say(f"model and report: {out / 'model.safetensors'}, {out / 'report.html'}")
+    _finish(metrics)
+
+
+@app.command()
+def crossval(
+    data: Data,
+    preset: Preset = "classic",
+    seeds: Annotated[int, typer.Option(help="Trainings of each fold.")] = 3,
+    json_path: Json = None,
+    epochs: Epochs = None,
+    batch_size: Batch = None,
+    learning_rate: Rate = None,
+    patience: Patience = None,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Cross-validate with grouped folds: no source is ever on both sides."""
+    from stapes import experiment
+
+    _check_json(json_path)
+    settings = _given(epochs, batch_size, learning_rate, patience, device)
+    _set_threads(threads)
+    with progress_bar() as progress:
+        metrics = experiment.crossval(
+            data, preset=preset, seeds=seeds, progress=progress, **settings
+        )
+    print_metrics(metrics, title=f"{len(metrics['folds'])} folds, {seeds} seeds")
+    _finish(metrics, json_path)
+
+
+@app.command()
+def evaluate(model: ModelName, data: Data, json_path: Json = None) -> None:
+    """Measure a model on labelled recordings."""
+    from stapes import experiment
+
+    _check_json(json_path)
+    with progress_bar() as progress:
+        metrics = experiment.evaluate(model, data, progress=progress)
+    print_metrics(metrics, title=str(data))
+    _finish(metrics, json_path)
+
+
+@app.command()
+def reproduce(
+    data: Data,
+    seeds: Annotated[int, typer.Option(help="Splits and trainings of each protocol.")] = 3,
+    epochs: Annotated[int, typer.Option(help="Epochs of 100 steps each.")] = 15,
+    json_path: Json = None,
+) -> None:
+    """Run the notebook's protocol beside an honest one and state the gap."""
+    from stapes.reproduce import reproduce as run
+
+    _check_json(json_path)
+    with progress_bar() as progress:
+        results = run(data, seeds=seeds, epochs=epochs, progress=progress)
+    print_protocols(results)
+    _finish(results, json_path)
+
+
+@app.command()
+def predict(
+    model: ModelName,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders.")],
+    hop: Annotated[str | None, typer.Option(help="Seconds between segments, or 'dense'.")] = None,
+    vote: Annotated[
+        Literal["mean", "majority"], typer.Option(help="How segments decide.")
+    ] = "mean",
+    output_format: Annotated[
+        Literal["table", "csv", "jsonl"], typer.Option("--format", help="How to print.")
+    ] = "table",
+    segments: Annotated[bool, typer.Option("--segments", help="Also every segment.")] = False,
+    out: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Classify recordings."""
+    from stapes.clips import Skip
+    from stapes.inference import load
+    from stapes.predict import predict as run
+    from stapes.terminal import WRITERS
+
+    classifier = load(model)
+    if out is not None:
+        _check_out(out, overwrite=overwrite)
+    skipped: list[Skip] = []
+
+    def answers(report: Callable[[int, int], None]) -> "Iterator[Prediction]":
+        for item in run(classifier, paths, hop=_hop(hop), vote=vote, progress=report):
+            if isinstance(item, Skip):
+                skipped.append(item)
+            else:
+                yield item
+
+    with progress_bar() as progress:
+        found = answers(lambda done, total: progress("predicting", done, total, ""))
+        lines = WRITERS[output_format](found, classifier.classes, segments=segments)
+        _write(lines, out)
+    _tell_skipped([(skip.name, skip.reason) for skip in skipped])
+
+
+@app.command()
+def explain(
+    model: ModelName,
+    clip: Annotated[Path, typer.Argument(help="A recording.")],
+    out: Annotated[Path, typer.Option(help="Folder for the figures and the page.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw what the network does with one recording, layer by layer."""
+    from stapes.explain import explain as run
+
+    page = run(model, clip, out=out, overwrite=overwrite)
+    say(f"wrote {page} and the figures beside it")
+
+
+@app.command()
+def demo(
+    data: Annotated[Path | None, typer.Argument(help="Recordings; synthesised if none.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train, measure, predict and explain on recordings synthesised on the spot, or on yours."""
+    from stapes.demo import demo as run
+
+    with progress_bar() as progress:
+        results = run(data, out=out, seed=seed, overwrite=overwrite, progress=progress)
+    print_metrics(results["metrics"], title="Held-out sources")
+    print_predictions(results["predictions"])
+    for name, path in results["pages"].items():
+        say(f"{name}: {path}")
+    _finish(results["metrics"])
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="cats-dogs or esc10.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to make; its name if none.")] = None,
+    archive: Annotated[
+        str | None, typer.Option(help="Zip file or address instead of the public one.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Download a public set of recordings."""
+    from stapes.fetch import fetch as run
+
+    with progress_bar() as progress:
+        folder = run(
+            name,
+            out=out or Path(name),
+            archive=archive,
+            overwrite=overwrite,
+            progress=lambda done, total: progress("downloading", done, total, ""),
+        )
+    say(f"recordings are in {folder}; train with: stapes train {folder} --out run")
+
+
+def main() -> None:
+    """Run the command line; errors become one line and an exit code."""
+    try:
+        code = app(standalone_mode=False) or 0
+    except StapesError as error:
+        say(f"error: {error}")
+        code = error.exit_code
+    except typer.Exit as exit_:
+        code = exit_.exit_code
+    except TyperException as error:
+        say(f"error: {error.format_message()}")
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _given(
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    patience: int | None,
+    device: str | None,
+) -> dict[str, Any]:
+    """The training settings that the user gave; the others keep their defaults."""
+    return {name: value for name, value in locals().items() if value is not None}
+
+
+def _set_threads(threads: int | None) -> None:
+    from stapes.training import set_threads
+
+    if threads is not None:
+        set_threads(threads)
+
+
+def _hop(hop: str | None) -> Any:
+    if hop is None or hop == "dense":
+        return hop
+    try:
+        return float(hop)
+    except ValueError:
+        raise UsageError(f"--hop is {hop!r}: give seconds, such as 0.5, or 'dense'") from None
+
+
+def _check_json(path: Path | None) -> None:
+    """A result that cannot be written should be told before the work, not after."""
+    if path is not None:
+        _check_out(path, overwrite=True)
+
+
+def _check_out(path: Path, *, overwrite: bool) -> None:
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: give the name of a file")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists: give another name or --overwrite")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise StapesError(f"{path}: its folder is missing or cannot be written; choose another")
+
+
+def _write(lines: Iterable[str], out: Path | None) -> None:
+    """Print lines as they come, or put them into a file that appears when it is whole."""
+    if out is None:
+        for line in lines:
+            sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape"))
+            sys.stdout.flush()
+        return
+    with replacing(out) as file:
+        for line in lines:
+            file.write(line.encode("utf-8", "surrogateescape"))
+
+
+def _finish(metrics: dict[str, Any], json_path: Path | None = None) -> None:
+    """Write the results, tell what was left out, and end with the exit code that says so."""
+    if json_path is not None:
+        write_json(json_path, metrics)
+    for warning in metrics.get("warnings", []):
+        say(f"warning: {warning}")
+    _tell_skipped([(skip["name"], skip["reason"]) for skip in metrics.get("skipped", [])])
+
+
+def _tell_skipped(skipped: list[tuple[str, str]]) -> None:
+    for name, reason in skipped:
+        say(f"skipped {name}: {reason}")
+    if skipped:
+        raise typer.Exit(SKIPPED)

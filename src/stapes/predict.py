@@ -1,0 +1,68 @@
+"""Many recordings, one after the other; one bad file never costs the others."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from stapes.clips import Skip
+from stapes.errors import AudioError, UsageError
+from stapes.folders import find_recordings, not_a_file
+from stapes.inference import Classifier, Prediction, Vote, load
+
+Hop = float | Literal["dense"] | None
+
+
+def predict(
+    model: str | Path | Classifier,
+    paths: Iterable[str | Path],
+    *,
+    hop: Hop = None,
+    vote: Vote = "mean",
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Prediction | Skip]:
+    """Classify files and everything in folders; what cannot be read is said, not raised.
+
+    Args:
+        model: a model file, a run folder, the name of a shipped model, or a loaded one.
+        paths: files and folders.
+        hop: seconds between segments, "dense", or None for a quarter of a segment.
+        vote: how the segments' answers become the recording's.
+        progress: told after each recording.
+
+    Yields:
+        The answer for each recording in turn, or why it was skipped.
+
+    Raises:
+        UsageError: a path that does not exist, or a hop out of range.
+        ModelFileError: there is no such model, or its file is damaged.
+    """
+    classifier = model if isinstance(model, Classifier) else load(model)
+    classifier.hop_length(hop)  # a bad hop is told before any reading
+    recordings = list(_expand(paths))
+    for done, item in enumerate(recordings, start=1):
+        yield item if isinstance(item, Skip) else _one(classifier, item, hop=hop, vote=vote)
+        if progress is not None:
+            progress(done, len(recordings))
+
+
+def _expand(paths: Iterable[str | Path]) -> Iterator[Path | Skip]:
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = find_recordings(path)
+            yield from (Skip(str(path / s.name), s.reason) for s in found.skipped)
+            yield from (path / name for name in found.names)
+        elif path.exists():
+            yield path
+        else:
+            raise UsageError(f"{path}: no such file or folder; check the name")
+
+
+def _one(classifier: Classifier, path: Path, *, hop: Hop, vote: Vote) -> Prediction | Skip:
+    try:
+        if reason := not_a_file(path.stat().st_mode):
+            return Skip(str(path), reason)
+        return classifier.predict(path, hop=hop, vote=vote)
+    except AudioError as error:
+        return Skip(str(path), str(error).removeprefix(f"{path}: "))
+    except OSError as error:
+        return Skip(str(path), f"cannot be read: {error.strerror}")

@@ -1,0 +1,87 @@
+"""A run folder: one writer at a time, nothing overwritten unasked, nothing half written."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from stapes import checkpoint
+from stapes.errors import StapesError, UsageError
+from stapes.files import remove_orphans
+
+STATE_FILE = "state.safetensors"
+METRICS_FILE = "metrics.json"
+HISTORY_FILE = "history.jsonl"
+REPORT_FILE = "report.html"
+LOCK_FILE = ".lock"
+
+FILES = (STATE_FILE, METRICS_FILE, HISTORY_FILE, REPORT_FILE, checkpoint.MODEL_FILE)
+
+
+@contextmanager
+def run_folder(out: str | Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
+    """A folder for one run, locked against a second run as long as the block lasts.
+
+    Args:
+        out: the folder; made if it is missing.
+        resume: go on with what an earlier run left there.
+        overwrite: throw away what an earlier run left there.
+
+    Raises:
+        UsageError: both asked for, or neither and the folder holds a run.
+        StapesError: another run is at work there, or it cannot be written.
+    """
+    folder = Path(out)
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite contradict each other: give one of them")
+    with _locked(folder):
+        remove_orphans(folder)
+        present = [name for name in FILES if (folder / name).exists()]
+        if present and not (resume or overwrite):
+            raise UsageError(
+                f"{folder} already holds {', '.join(present)}: give another --out, --resume to go"
+                " on, or --overwrite"
+            )
+        if overwrite:
+            for name in present:
+                (folder / name).unlink()
+        yield folder
+
+
+def refuse_inside(out: str | Path, data: str | Path) -> None:
+    """Raise UsageError if ``out`` is, or lies in, the folder that is read."""
+    written, read = Path(out).resolve(), Path(data).resolve()
+    if read.is_dir() and (written == read or read in written.parents):
+        raise UsageError(f"{out} lies inside {data}, which is read: give a folder elsewhere")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / LOCK_FILE, "a+")  # noqa: SIM115 (closed below, kept while locked)
+    except OSError as error:
+        raise StapesError(
+            f"{folder}: cannot be written ({error.strerror}); choose another"
+        ) from error
+    with lock:
+        _take(lock, folder)
+        try:
+            yield
+        finally:
+            (folder / LOCK_FILE).unlink(missing_ok=True)
+
+
+def _take(lock: IO[str], folder: Path) -> None:
+    """Lock the file, which the system frees even if this process is killed."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        owner = lock.read().strip() or "unknown"
+        raise StapesError(f"{folder}: process {owner} is training there; wait or end it") from error
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()

@@ -1,0 +1,161 @@
+"""What a person sees in the terminal: a progress bar, tables, and answers line by line."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stapes.inference import Prediction
+
+
+def say(line: str) -> None:
+    """One line on stderr; bytes of names that are not text are escaped."""
+    safe = line.replace("\n", " ").encode("utf-8", "backslashreplace").decode()
+    print(safe, file=sys.stderr)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int, str], None]]:
+    """A progress bar on a terminal, nothing elsewhere.
+
+    Yields:
+        A function to tell what is being done, how much is done, of how much, and how it goes.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(name: str, done: int, total: int, note: str) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total, note="")
+            bar.update(tasks[name], completed=done, total=total, note=note)
+
+        yield report
+
+
+def print_metrics(metrics: Mapping[str, Any], *, title: str) -> None:
+    """The headline and the recall of every class, as a table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    clips, segments = metrics["clips"], metrics["segments"]
+    table = Table("", "clips", "segments", title=f"{title}: {metrics['parameters']:,} parameters")
+    rows = {"right": "accuracy", "balanced": "balanced_accuracy", "ROC area": "roc_area"}
+    for name, key in rows.items():
+        table.add_row(name, f"{clips[key]:.3f}", f"{segments[key]:.3f}")
+    low, high = clips["interval"]
+    table.add_row("95 % interval", f"{low:.3f} to {high:.3f}", "")
+    table.add_row("majority vote", f"{clips['majority_accuracy']:.3f}", "")
+    for label, recall in clips["recall"].items():
+        table.add_row(f"recall of {label}", f"{recall:.3f}", f"{segments['recall'][label]:.3f}")
+    table.add_row("number", f"{clips['n']:,}", f"{segments['n']:,}")
+    Console().print(table)
+
+
+def print_protocols(results: Mapping[str, Any]) -> None:
+    """The notebook's protocol beside the honest one, as a table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    names = {
+        "published": "the notebook says of itself",
+        "notebook": "its protocol, run here",
+        "notebook_blind": "the same networks, labels hidden from the normalisation",
+        "honest": "honest: by source, normalised by itself",
+    }
+    table = Table("protocol", "segments right", "clips right", title="The same network and steps")
+    for key, name in names.items():
+        row = results[key]
+        shares = [
+            row[p] if key == "published" else row[p]["accuracy"] for p in ("segments", "clips")
+        ]
+        table.add_row(name, *(f"{share:.3f}" for share in shares))
+    gap = results["gap"]
+    table.add_row("gap: notebook less honest", f"{gap['segments']:+.3f}", f"{gap['clips']:+.3f}")
+    Console().print(table)
+
+
+def print_predictions(predictions: Iterable["Prediction"]) -> None:
+    """Answers as a table on stdout."""
+    sys.stdout.writelines(table_lines(predictions, ()))
+
+
+def table_lines(
+    predictions: Iterable["Prediction"], _classes: Sequence[str], *, segments: bool = False
+) -> Iterator[str]:
+    """Aligned columns for people; with ``segments`` a line for each of them below."""
+    yield f"{'label':<16} {'probability':>11}  {'seconds':>8}  recording\n"
+    for p in predictions:
+        flags = f"  ({', '.join(p.flags)})" if p.flags else ""
+        share = f"{p.probability:>11.3f}  {p.duration_seconds:>8.2f}"
+        yield f"{p.label:<16} {share}  {p.path}{flags}\n"
+        if segments:
+            names = list(p.probabilities)
+            for start, shares in zip(p.start_seconds, p.segment_probabilities, strict=True):
+                best = int(shares.argmax())
+                yield f"  {names[best]:<14} {shares[best]:>11.3f}  {start:>8.2f}\n"
+
+
+def jsonl_lines(
+    predictions: Iterable["Prediction"], _classes: Sequence[str], *, segments: bool = False
+) -> Iterator[str]:
+    """One JSON object a line for each recording."""
+    for prediction in predictions:
+        yield json.dumps(prediction.as_dict(segments=segments)) + "\n"
+
+
+def csv_lines(
+    predictions: Iterable["Prediction"], classes: Sequence[str], *, segments: bool = False
+) -> Iterator[str]:
+    """A header, then one line a recording, or one a segment if asked for."""
+    time = ["start_seconds"] if segments else []
+    yield _row(["path", *time, "label", "probability", *classes, "duration_seconds", "flags"])
+    for prediction in predictions:
+        tail = [f"{prediction.duration_seconds:.3f}", " ".join(prediction.flags)]
+        if not segments:
+            shares = list(prediction.probabilities.values())
+            yield _row([prediction.path, prediction.label, *_answer(shares), *tail])
+            continue
+        rows = prediction.segment_probabilities.tolist()
+        for start, shares in zip(prediction.start_seconds, rows, strict=True):
+            label = classes[shares.index(max(shares))]
+            yield _row([prediction.path, f"{start:.3f}", label, *_answer(shares), *tail])
+
+
+def _answer(shares: Sequence[float]) -> list[str]:
+    return [f"{share:.4f}" for share in (max(shares), *shares)]
+
+
+def _row(cells: Sequence[str]) -> str:
+    from stapes.tables import csv_cell
+
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow([csv_cell(cell) for cell in cells])
+    return line.getvalue()
+
+
+WRITERS = {"table": table_lines, "csv": csv_lines, "jsonl": jsonl_lines}
+"""How answers are written, by the name of the format."""
