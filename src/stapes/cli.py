@@ -140,7 +140,7 @@ def reproduce(
     json_path: Json = None,
 ) -> None:
     """Run the notebook's protocol beside an honest one and state the gap."""
-    from stapes.reproduce import reproduce as run
+    from stapes.notebook import reproduce as run
 
     _check_json(json_path)
     with progress_bar() as progress:
@@ -167,7 +167,7 @@ def predict(
     """Classify recordings."""
     from stapes.clips import Skip
     from stapes.inference import load
-    from stapes.predict import predict as run
+    from stapes.archive import predict as run
     from stapes.terminal import WRITERS
 
     classifier = load(model)
@@ -197,7 +197,7 @@ def explain(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw what the network does with one recording, layer by layer."""
-    from stapes.explain import explain as run
+    from stapes.explanation import explain as run
 
     page = run(model, clip, out=out, overwrite=overwrite)
     say(f"wrote {page} and the figures beside it")
@@ -211,7 +211,7 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """Train, measure, predict and explain on recordings synthesised on the spot, or on yours."""
-    from stapes.demo import demo as run
+    from stapes.demonstration import demo as run
 
     with progress_bar() as progress:
         results = run(data, out=out, seed=seed, overwrite=overwrite, progress=progress)
@@ -232,7 +232,7 @@ def fetch(
     overwrite: Overwrite = False,
 ) -> None:
     """Download a public set of recordings."""
-    from stapes.fetch import fetch as run
+    from stapes.download import fetch as run
 
     with progress_bar() as progress:
         folder = run(
