@@ -1,0 +1,385 @@
+// Forward and backward passes of one unit of the batch. Built once for every instruction set, with
+// STAPES_KERNELS the name of the table; nothing here may use the standard library's templates, or
+// the linker could pick their AVX-512 code for a machine without it.
+#include "kernels.h"
+
+#include <cstring>
+
+#include "vectors.h"
+
+namespace stapes {
+namespace {
+
+int ceil_div(int a, int b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
+int clamp(int value, int low, int high) {
+  return value < low ? low : value > high ? high : value;
+}
+
+struct Range {
+  int begin, end;
+};
+
+// Which of the places first, ..., first + count - 1 of a phase hold frames, counted from first.
+Range valid(const Layer& layer, int phase, int first, int count) {
+  const int begin = clamp(ceil_div(layer.lead - phase, layer.phases) - first, 0, count);
+  const int end = clamp(ceil_div(layer.n + layer.lead - phase, layer.phases) - first, begin, count);
+  return {begin, end};
+}
+
+void keep_valid(float* row, Range range, int count) {
+  std::memset(row, 0, sizeof(float) * range.begin);
+  std::memset(row + range.end, 0, sizeof(float) * (count - range.end));
+}
+
+// ---- rows: where the taps of a convolution lie in a tile of its input ----
+
+void input_rows(const Layer& reader, const float* tile, int64_t tile_row, const float** rows) {
+  for (int c = 0; c < reader.c_in; c++)
+    for (int k = 0; k < reader.kernel; k++, rows++)
+      *rows = tile + (c * reader.stride + k % reader.stride) * tile_row + k / reader.stride;
+}
+
+// The taps of the first layer for the frames of one phase of its output.
+void waveform_rows(const Plan& p, int b, int phase, int first, const float** rows) {
+  const Layer& layer = p.layers[0];
+  for (int k = 0; k < layer.kernel; k++) {
+    const int q = layer.stride * phase + k;
+    rows[k] = p.x + (int64_t(b) * p.x_phases + q % p.x_phases) * p.x_row + q / p.x_phases + first;
+  }
+}
+
+// ---- reading a tile of a layer's output ----
+
+struct Tile {
+  const float* y;
+  int64_t y_row;
+  float* activations;
+  int64_t row;
+};
+
+int64_t offset(const Layer& layer, int b, int channel, int phase, int first) {
+  return ((int64_t(b) * layer.c_out + channel) * layer.phases + phase) * layer.row + first;
+}
+
+// The first layer's output before normalisation, computed anew; zero where there is no frame.
+void first_tile(const Plan& p, int b, int first, int count, const Scratch& s) {
+  const Layer& layer = p.layers[0];
+  const int64_t channel_row = layer.phases * layer.tile_row;
+  for (int phase = 0; phase < layer.phases; phase++) {
+    float* out = s.first + phase * layer.tile_row;
+    waveform_rows(p, b, phase, first, s.right);
+    multiply(layer.forward_weights, layer.forward_block, layer.c_out, s.right, layer.kernel, out,
+             channel_row, static_cast<int>(round_up(count, GRAIN)));
+    const Range range = valid(layer, phase, first, count);
+    for (int c = 0; c < layer.c_out; c++) keep_valid(out + c * channel_row, range, count);
+  }
+}
+
+// Activations of `count` places (a multiple of the margin) of every channel and phase.
+Tile read_tile(const Plan& p, int i, int b, int first, int count, const Scratch& s) {
+  const Layer& layer = p.layers[i];
+  Tile tile{s.first, layer.tile_row, s.activations, layer.tile_row};
+  if (i == 0) {
+    first_tile(p, b, first, count, s);
+  } else {
+    tile.y = layer.y + offset(layer, b, 0, 0, first);
+    tile.y_row = layer.row;
+  }
+  for (int c = 0; c < layer.c_out; c++) {
+    const Vector scale = spread(layer.scale[c]), shift = spread(layer.shift[c]);
+    for (int phase = 0; phase < layer.phases; phase++) {
+      const float* y = tile.y + (c * layer.phases + phase) * tile.y_row;
+      float* a = tile.activations + (c * layer.phases + phase) * tile.row;
+      for (int u = 0; u < count; u += V) store(a + u, relu(load(y + u) * scale + shift));
+      keep_valid(a, valid(layer, phase, first, count), count);
+    }
+  }
+  return tile;
+}
+
+// ---- phases: y[phase][u] = frames[phases * u + phase], and back ----
+
+template <int P>
+void to_phases(const float* __restrict frames, int64_t row, int places, float* __restrict y) {
+  for (int u = 0; u < places; u++)
+    for (int phase = 0; phase < P; phase++) y[phase * row + u] = frames[P * u + phase];
+}
+
+void to_phases(const float* frames, int phases, int64_t row, int places, float* y) {
+  if (phases == 1) return to_phases<1>(frames, row, places, y);
+  if (phases == 2) return to_phases<2>(frames, row, places, y);
+  if (phases == 4) return to_phases<4>(frames, row, places, y);
+  for (int phase = 0; phase < phases; phase++)
+    for (int u = 0; u < places; u++) y[phase * row + u] = frames[phases * u + phase];
+}
+
+struct Affine {
+  float g, y, one;
+};
+
+// Frames of dy from the phases of g and y.
+template <int P>
+void from_phases(const float* __restrict g, const float* __restrict y, int64_t row, int places,
+                 Affine by, float* __restrict frames) {
+  for (int u = 0; u < places; u++)
+    for (int phase = 0; phase < P; phase++)
+      frames[P * u + phase] = by.g * g[phase * row + u] + (by.y * y[phase * row + u] + by.one);
+}
+
+void from_phases(const float* g, const float* y, int phases, int64_t row, int places, Affine by,
+                 float* frames) {
+  if (phases == 1) return from_phases<1>(g, y, row, places, by, frames);
+  if (phases == 2) return from_phases<2>(g, y, row, places, by, frames);
+  if (phases == 4) return from_phases<4>(g, y, row, places, by, frames);
+  for (int phase = 0; phase < phases; phase++)
+    for (int u = 0; u < places; u++)
+      frames[phases * u + phase] = by.g * g[phase * row + u] + (by.y * y[phase * row + u] + by.one);
+}
+
+// ---- batch statistics, shifted by a value from the data so that the squares do not cancel ----
+
+void add_statistics(const float* y, int n, double* out) {
+  const float shift = static_cast<float>(out[0]);
+  Vector s{}, q{};
+  int t = 0;
+  for (; t + V <= n; t += V) {
+    const Vector d = load(y + t) - shift;
+    s += d;
+    q += d * d;
+  }
+  double rest = 0, rest_square = 0;
+  for (; t < n; t++) {
+    const double d = double(y[t]) - shift;
+    rest += d;
+    rest_square += d * d;
+  }
+  out[1] += sum(s) + rest;
+  out[2] += sum(q) + rest_square;
+}
+
+void first_statistics(const Plan& p, int unit, const Scratch& s) {
+  const Layer& layer = p.layers[0];
+  double* out = p.partial + unit * p.partial_size;
+  std::memset(out, 0, sizeof(double) * 3 * layer.c_out);
+  for (int b = unit_begin(p, unit); b < unit_begin(p, unit + 1); b++)
+    for (int first = 0; first < layer.places; first += layer.tile) {
+      const int count = layer.places - first < layer.tile ? layer.places - first : layer.tile;
+      first_tile(p, b, first, count, s);
+      if (b == unit_begin(p, unit) && first == 0)
+        for (int c = 0; c < layer.c_out; c++)
+          out[3 * c] = s.first[(c * layer.phases + layer.lead % layer.phases) * layer.tile_row +
+                               layer.lead / layer.phases];
+      for (int c = 0; c < layer.c_out; c++)
+        for (int phase = 0; phase < layer.phases; phase++) {
+          const Range range = valid(layer, phase, first, count);
+          const float* y = s.first + (c * layer.phases + phase) * layer.tile_row;
+          add_statistics(y + range.begin, range.end - range.begin, out + 3 * c);
+        }
+    }
+}
+
+// ---- forward: y of a layer from the tiles of the one below ----
+
+void forward_example(const Plan& p, int i, int b, const Scratch& s, double* statistics,
+                     bool set_shift) {
+  const Layer &below = p.layers[i - 1], &layer = p.layers[i];
+  const int64_t row = layer.lead + below.tile + GRAIN;
+  for (int c = 0; c < layer.c_out; c++) std::memset(s.out + c * row, 0, sizeof(float) * layer.lead);
+  for (int first = 0; first < layer.n; first += below.tile) {
+    const bool last = first + below.tile >= layer.n;
+    const int n = last ? layer.n - first : below.tile;
+    const int grains = static_cast<int>(round_up(n, GRAIN));
+    const int count = grains + static_cast<int>(round_up(below.halo, MARGIN));
+    const Tile tile = read_tile(p, i - 1, b, first, count, s);
+    input_rows(layer, tile.activations, tile.row, s.right);
+    multiply(layer.forward_weights, layer.forward_block, layer.c_out, s.right,
+             layer.c_in * layer.kernel, s.out + layer.lead, row, grains);
+    const int places = last ? layer.places - first / layer.phases : n / layer.phases;
+    for (int c = 0; c < layer.c_out; c++) {
+      float* y = s.out + c * row;
+      if (statistics) {
+        double* sums = statistics + 3 * c;
+        if (set_shift && first == 0) sums[0] = y[layer.lead];
+        add_statistics(y + layer.lead, n, sums);
+      }
+      to_phases(y, layer.phases, layer.row, places,
+                layer.y + offset(layer, b, c, 0, first / layer.phases));
+      for (int j = 0; j < layer.lead; j++) y[j] = y[n + j];  // the next tile begins with them
+    }
+  }
+}
+
+void forward(const Plan& p, int i, int unit, const Scratch& s) {
+  double* statistics = p.training ? p.partial + unit * p.partial_size : nullptr;
+  if (statistics) std::memset(statistics, 0, sizeof(double) * 3 * p.layers[i].c_out);
+  for (int b = unit_begin(p, unit); b < unit_begin(p, unit + 1); b++)
+    forward_example(p, i, b, s, statistics, b == unit_begin(p, unit));
+}
+
+// Mean over time of the last layer, and its frames [n][c] where wanted, of the unit's examples.
+void pool(const Plan& p, int unit, const Scratch& s, float* pooled, float* frames) {
+  const int i = p.n_layers - 1;
+  const Layer& layer = p.layers[i];
+  double* means = p.partial + unit * p.partial_size;
+  for (int b = unit_begin(p, unit); b < unit_begin(p, unit + 1); b++) {
+    std::memset(means, 0, sizeof(double) * layer.c_out);
+    for (int first = 0; first < layer.places; first += layer.tile) {
+      const int n = layer.n - first < layer.tile ? layer.n - first : layer.tile;
+      const Tile tile = read_tile(p, i, b, first, static_cast<int>(round_up(n, MARGIN)), s);
+      for (int c = 0; c < layer.c_out; c++) {
+        const float* a = tile.activations + c * tile.row;
+        Vector total{};
+        for (int t = 0; t < n; t += V) total += load(a + t);
+        means[c] += sum(total);
+        if (frames)
+          for (int t = 0; t < n; t++)
+            frames[int64_t(first + t) * layer.c_out + c] = a[t];
+      }
+    }
+    for (int c = 0; c < layer.c_out; c++) *pooled++ = static_cast<float>(means[c] / layer.n);
+    if (frames) frames += int64_t(layer.n) * layer.c_out;
+  }
+}
+
+// ---- backward ----
+
+// From the gradient of a tile of activations to g, that of the normalised output: where the ReLU
+// was open. Adds up its sums; stores it, or in the first layer uses it at once.
+void put_gradient(const Plan& p, int i, int b, int first, int count, const Tile& tile,
+                  const Scratch& s, double* sums) {
+  const Layer& layer = p.layers[i];
+  for (int c = 0; c < layer.c_out; c++) {
+    const Vector rstd = spread(layer.rstd[c]), mean_rstd = spread(layer.mean_rstd[c]);
+    Vector total{}, product{};
+    for (int phase = 0; phase < layer.phases; phase++) {
+      const int j = c * layer.phases + phase;
+      const float *a = tile.activations + j * tile.row, *y = tile.y + j * tile.y_row;
+      float* d = s.out + j * layer.tile_row;
+      float* g = i == 0 ? d : p.gradients[i & 1] + offset(layer, b, c, phase, first);
+      for (int u = 0; u < count; u += V) {
+        const Vector v = where_positive(load(a + u), load(d + u));
+        store(g + u, v);
+        total += v;
+        product += v * (load(y + u) * rstd - mean_rstd);
+      }
+    }
+    sums[2 * c] += sum(total);
+    sums[2 * c + 1] += sum(product);
+  }
+}
+
+// The first layer's weights from what is at hand: the gradient of its output is a mixture of g, y
+// and 1 whose shares are known only after the whole batch, so the three are summed separately.
+void first_outer(const Plan& p, int b, int first, int count, const Scratch& s, float* sums) {
+  const Layer& layer = p.layers[0];
+  const int64_t channel_row = layer.phases * layer.tile_row;
+  for (int phase = 0; phase < layer.phases; phase++) {
+    float* ones = s.dy;
+    for (int u = 0; u < count; u += V) store(ones + u, spread(1.0f));
+    keep_valid(ones, valid(layer, phase, first, count), count);
+    for (int c = 0; c < layer.c_out; c++) {
+      s.left[c] = s.out + c * channel_row + phase * layer.tile_row;
+      s.left[layer.c_out + c] = s.first + c * channel_row + phase * layer.tile_row;
+    }
+    s.left[2 * layer.c_out] = ones;
+    waveform_rows(p, b, phase, first, s.right);
+    add_outer(s.left, 2 * layer.c_out + 1, s.right, layer.kernel, count, sums);
+  }
+}
+
+// The gradient of frames first - halo, ..., first + count - 1 of a layer's y: zero outside.
+void read_dy(const Plan& p, int i, int b, int first, int halo, int count, const Scratch& s,
+             int64_t row) {
+  const Layer& layer = p.layers[i];
+  const int start = first - halo, length = halo + count;
+  const int begin = start + layer.lead > 0 ? (start + layer.lead) / layer.phases : 0;
+  const int wanted = ceil_div(first + count + layer.lead, layer.phases);
+  const int end = wanted < layer.places ? wanted : layer.places;
+  const Range range{clamp(-start, 0, length), clamp(layer.n - start, 0, length)};
+  for (int c = 0; c < layer.c_out; c++) {
+    float* dy = s.dy + c * row + MARGIN;
+    const int64_t at = offset(layer, b, c, 0, begin);
+    from_phases(p.gradients[i & 1] + at, layer.y + at, layer.phases, layer.row, end - begin,
+                {layer.dy_g[c], layer.dy_y[c], layer.dy_1[c]},
+                dy + (layer.phases * begin - layer.lead - start));
+    keep_valid(dy, range, length);
+  }
+}
+
+// The gradient of the activations below, phase by phase: y's taps turned round.
+void input_gradient(const Layer& layer, const Layer& below, int halo, int count, const Scratch& s,
+                    int64_t dy_row) {
+  const float* weights = layer.backward_weights;
+  const int64_t padded = round_up(layer.c_in, layer.backward_block);
+  for (int phase = 0; phase < layer.stride; phase++) {
+    int n_rows = 0;
+    for (int k = phase; k < layer.kernel; k += layer.stride)
+      for (int c = 0; c < layer.c_out; c++)
+        s.right[n_rows++] = s.dy + c * dy_row + MARGIN + halo - k / layer.stride;
+    multiply(weights, layer.backward_block, layer.c_in, s.right, n_rows,
+             s.out + phase * below.tile_row, layer.stride * below.tile_row, count);
+    weights += padded * n_rows;
+  }
+}
+
+constexpr int64_t FLUSH = 8192;  // frames whose products are added up in single precision
+
+void top_gradient(const Plan& p, int unit, const Scratch& s, const float* d_pooled) {
+  const int i = p.n_layers - 1;
+  const Layer& layer = p.layers[i];
+  double* sums = p.partial + unit * p.partial_size;
+  std::memset(sums, 0, sizeof(double) * p.partial_size);
+  for (int b = unit_begin(p, unit); b < unit_begin(p, unit + 1); b++) {
+    for (int first = 0; first < layer.places; first += layer.tile) {
+      const int n = layer.places - first < layer.tile ? layer.places - first : layer.tile;
+      const int count = static_cast<int>(round_up(n, GRAIN));
+      for (int c = 0; c < layer.c_out; c++) {
+        const Vector d = spread(d_pooled[int64_t(b) * layer.c_out + c] / layer.n);
+        for (int u = 0; u < count; u += V) store(s.out + c * layer.tile_row + u, d);
+      }
+      const Tile tile = read_tile(p, i, b, first, count, s);
+      put_gradient(p, i, b, first, count, tile, s, sums);
+      if (i == 0) first_outer(p, b, first, count, s, s.sums);
+    }
+    if (i == 0) flush_outer(s.sums, 2 * layer.c_out + 1, layer.kernel, sums + p.first_sums);
+  }
+}
+
+void backward(const Plan& p, int i, int unit, const Scratch& s) {
+  const Layer &layer = p.layers[i], &below = p.layers[i - 1];
+  const int n_rows = layer.c_in * layer.kernel, n_first = 2 * below.c_out + 1;
+  const int64_t dy_row = below.tile_row + below.halo + 2 * MARGIN;
+  double* sums = p.partial + unit * p.partial_size;
+  float* first_sums = s.sums + round_up(layer.c_out, OUTER_LEFT) * n_rows * V;
+  std::memset(sums, 0, sizeof(double) * p.partial_size);
+  int64_t unflushed = 0;
+  for (int b = unit_begin(p, unit), end = unit_begin(p, unit + 1); b < end; b++)
+    for (int first = 0; first < below.places; first += below.tile) {
+      const bool last = first + below.tile >= below.places;
+      const int n = last ? below.places - first : below.tile;
+      const int count = static_cast<int>(round_up(n, GRAIN));
+      const int halo_count = count + static_cast<int>(round_up(below.halo, MARGIN));
+      const Tile tile = read_tile(p, i - 1, b, first, halo_count, s);
+      read_dy(p, i, b, first, below.halo, count, s, dy_row);
+      for (int c = 0; c < layer.c_out; c++)
+        s.left[c] = s.dy + c * dy_row + MARGIN + below.halo;
+      input_rows(layer, tile.activations, tile.row, s.right);
+      add_outer(s.left, layer.c_out, s.right, n_rows, count, s.sums);
+      input_gradient(layer, below, below.halo, count, s, dy_row);
+      put_gradient(p, i - 1, b, first, count, tile, s, sums);
+      if (i == 1) first_outer(p, b, first, count, s, first_sums);
+      unflushed += below.tile;
+      if (unflushed >= FLUSH || (last && b == end - 1)) {
+        flush_outer(s.sums, layer.c_out, n_rows, sums + p.weight_sums);
+        if (i == 1) flush_outer(first_sums, n_first, below.kernel, sums + p.first_sums);
+        unflushed = 0;
+      }
+    }
+}
+
+}  // namespace
+
+extern const Kernels STAPES_KERNELS = {
+    STAPES_NAME, MAX_BLOCK, OUTER_LEFT, V, first_statistics, forward, pool, top_gradient, backward};
+
+}  // namespace stapes

@@ -1,0 +1,32 @@
+// The work on one unit of the batch, as a table: one build for every instruction set.
+#pragma once
+#include "plan.h"
+
+namespace stapes {
+
+// Scratch memory of one thread.
+struct Scratch {
+  float *activations, *first, *out, *dy, *sums;
+  const float **left, **right;
+};
+
+// Partial sums that a unit leaves for the serial step after each pass, all float64:
+//   statistics: [c_out][3] shift, sum of y - shift, sum of its square
+//   gradients : [c][2] sum of g, sum of g * normalised   (of the layer below the one worked on)
+//   at weight_sums: [c_in][kernel][c_out] sum of dy * input rows
+//   at first_sums : [kernel][2 * c + 1] sums of g, y and 1 times the waveform's rows
+struct Kernels {
+  const char* name;
+  int max_block;   // outputs of one product
+  int outer_left;  // rows are padded to a multiple of this in `sums`
+  int lanes;
+  void (*first_statistics)(const Plan&, int unit, const Scratch&);
+  void (*forward)(const Plan&, int layer, int unit, const Scratch&);
+  void (*pool)(const Plan&, int unit, const Scratch&, float* pooled, float* frames);
+  void (*top_gradient)(const Plan&, int unit, const Scratch&, const float* d_pooled);
+  void (*backward)(const Plan&, int layer, int unit, const Scratch&);
+};
+
+extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512;
+
+}  // namespace stapes

@@ -1,0 +1,77 @@
+// The trunk: blocks of convolution, normalisation and ReLU, then the mean over time.
+#pragma once
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "kernels.h"
+
+namespace stapes {
+
+// The kernels for this processor; STAPES_KERNELS=baseline|avx2|avx512 in the environment may ask
+// for a simpler build (to test it).
+const Kernels& choose_kernels();
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+using Memory = std::unique_ptr<void, Free>;
+
+struct Shape {
+  int batch, length;
+  std::vector<int> channels, kernels, strides;  // one a layer
+};
+
+// Weights of all layers: [c_out][c_in][kernel] and [c_out] each.
+using Arrays = std::vector<const float*>;
+
+class Trunk {
+ public:
+  // Throws std::invalid_argument where a number is out of range, std::bad_alloc.
+  Trunk(const Shape& shape, bool training);
+
+  // x [batch][length] -> pooled [batch][c]; mean and variance of every layer's y, one after another.
+  void forward(const float* x, const Arrays& weights, const Arrays& gammas, const Arrays& betas,
+               double epsilon, int n_threads, float* pooled, float* mean, float* variance);
+
+  // d_pooled [batch][c] -> gradients of all the above; only after forward.
+  void backward(const float* d_pooled, int n_threads, const std::vector<float*>& d_weights,
+                const std::vector<float*>& d_gammas, const std::vector<float*>& d_betas);
+
+  // With normalisation folded into weights and biases: x [n][length] -> pooled [n][c] and, unless
+  // null, the last layer's activations [n][frames][c]. The batch is the number of threads.
+  void infer(const float* x, int64_t n, const Arrays& weights, const Arrays& biases, float* pooled,
+             float* frames);
+
+  const Layer& layer(int i) const { return layers_[i]; }
+  int n_layers() const { return plan_.n_layers; }
+  const Shape& shape() const { return shape_; }
+
+ private:
+  struct Normalisation {
+    std::vector<double> gamma, mean, rstd, sum_g, sum_gx;
+  };
+
+  void lay_out();
+  void reserve(int n_threads);
+  Scratch scratch(int member) const;
+  void pack_weights(const Arrays& weights);
+  void pack_waveform(const float* x, int slot);
+  void combine_statistics(int layer, const Arrays& betas, double epsilon, float* mean, float* var);
+  void combine_sums(int layer);
+  void combine_weights(int layer, float* d_weights) const;
+  void first_weights(float* d_weights) const;
+  double total(int64_t at) const;
+
+  Shape shape_;
+  const Kernels& kernels_;
+  Plan plan_{};
+  std::vector<Layer> layers_;
+  std::vector<Normalisation> normalisations_;
+  Memory memory_;
+  std::vector<Memory> scratch_;
+  std::vector<float> first_weights_;  // [c][kernel] of the last forward
+};
+
+}  // namespace stapes

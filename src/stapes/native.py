@@ -1,0 +1,221 @@
+"""The native kernels behind numpy arrays: training passes and inference of the network's trunk.
+
+The trunk is every block (convolution, normalisation, ReLU) and the mean over time. The kernels
+live in ``native/`` and are built at installation; :func:`available` says whether they were.
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+try:
+    from stapes import _native
+except ImportError:  # no compiler at installation, or a foreign processor
+    _native = None  # type: ignore[assignment]
+
+Array = NDArray[np.float32]
+
+STRIDES = (1, 2, 4, 8, 16)
+"""Strides that the kernels know."""
+
+SPARE_SCRATCH = 4
+"""Scratch memories kept for later passes."""
+
+
+def available() -> bool:
+    """Whether the kernels were built for this Python and processor."""
+    return _native is not None
+
+
+def kernels() -> str:
+    """The build that this processor runs: "avx512", "avx2", "baseline", or "none"."""
+    return str(_native.kernels) if available() else "none"
+
+
+def warn_missing(substitute: str) -> None:
+    """Say, once, that something slower takes the place of the kernels."""
+    warnings.warn(
+        f"the native kernels are not installed: {substitute} takes over, several times slower "
+        "(install stapes where a C++ compiler is present)",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def default_threads() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Parameters of all blocks, for training.
+
+    Attributes:
+        weights: one [C_out, C_in, K] a block.
+        gammas: normalisation's factors, one [C_out] a block.
+        betas: normalisation's offsets, one [C_out] a block.
+        strides: one of ``STRIDES`` a block.
+    """
+
+    weights: Sequence[Array]
+    gammas: Sequence[Array]
+    betas: Sequence[Array]
+    strides: tuple[int, ...]
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Filters of every block."""
+        return tuple(w.shape[0] for w in self.weights)
+
+    def key(self, batch: int, length: int) -> tuple[int, int, tuple[int, ...], ...]:
+        """What scratch memory depends on."""
+        return batch, length, self.channels, tuple(w.shape[2] for w in self.weights), self.strides
+
+
+@dataclass(slots=True)
+class Scratch:
+    """Memory that passes borrow and give back: fresh pages cost more than the arithmetic.
+
+    Copies and pickles are empty.
+    """
+
+    spare: list[tuple[Any, Any]] = field(default_factory=list)
+
+    def borrow(self, key: tuple[Any, ...]) -> Any:
+        """A trainer of this shape; the caller gives it back with :meth:`give_back`."""
+        for i, (spare_key, trainer) in enumerate(self.spare):
+            if spare_key == key:
+                del self.spare[i]
+                return trainer
+        return _native.Trainer(*key)
+
+    def give_back(self, key: tuple[Any, ...], trainer: Any) -> None:
+        """Keep a trainer for the next pass, and the latest few at most."""
+        self.spare = [*self.spare, (key, trainer)][-SPARE_SCRATCH:]
+
+    def __reduce__(self) -> tuple[type["Scratch"], tuple[()]]:
+        """Nothing worth copying."""
+        return Scratch, ()
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A training forward pass, kept for its backward pass.
+
+    Attributes:
+        pooled: [B, C] mean over time of the last block's activations.
+        means: batch mean of every block's convolution, without its bias: one [C_out] a block.
+        variances: batch variance (biased), likewise.
+    """
+
+    pooled: Array
+    means: list[Array]
+    variances: list[Array]
+    blocks: Blocks
+    key: tuple[Any, ...]
+    trainer: Any
+
+
+def trunk_train_forward(
+    x: Array, blocks: Blocks, *, epsilon: float, n_threads: int, scratch: Scratch
+) -> Forward:
+    """Blocks with batch statistics, then the mean over time: [B, T] -> [B, C].
+
+    The convolutions' biases are left out: normalisation takes them away again. The result is
+    the same bit for bit at any number of threads.
+
+    Args:
+        x: [B, T] normalised segments.
+        blocks: the parameters.
+        epsilon: added to the variance.
+        n_threads: 1 to 256.
+        scratch: where memory is borrowed from.
+
+    Raises:
+        ValueError: shapes that do not belong together.
+    """
+    if x.ndim != 2:
+        raise ValueError(f"x has shape {x.shape}, wanted [B, T]")
+    key = blocks.key(*x.shape)
+    trainer = scratch.borrow(key)
+    channels = blocks.channels
+    pooled = np.empty((x.shape[0], channels[-1]), np.float32)
+    statistics = np.empty((2, sum(channels)), np.float32)
+    trainer.forward(
+        _plain(x),
+        [_plain(w) for w in blocks.weights],
+        [_plain(g) for g in blocks.gammas],
+        [_plain(b) for b in blocks.betas],
+        epsilon,
+        n_threads,
+        pooled,
+        *statistics,
+    )
+    means, variances = (_split(s, [(c,) for c in channels]) for s in statistics)
+    return Forward(pooled, means, variances, blocks, key, trainer)
+
+
+def trunk_train_backward(forward: Forward, d_pooled: Array, *, n_threads: int) -> Blocks:
+    """Gradients of the blocks' parameters from that of the pooled values; once a forward pass.
+
+    Args:
+        forward: the forward pass.
+        d_pooled: [B, C].
+        n_threads: 1 to 256.
+
+    Raises:
+        ValueError: a second call, or another shape.
+    """
+    weights = [w.shape for w in forward.blocks.weights]
+    vectors = [(c,) for c in forward.blocks.channels]
+    shapes = [*weights, *vectors, *vectors]
+    flat = np.empty(sum(int(np.prod(shape)) for shape in shapes), np.float32)
+    forward.trainer.backward(_plain(d_pooled), n_threads, flat)
+    parts = _split(flat, shapes)
+    n = len(weights)
+    return Blocks(parts[:n], parts[n : 2 * n], parts[2 * n :], forward.blocks.strides)
+
+
+def trunk_infer(
+    segments: Array,
+    kernels: Sequence[Array],
+    biases: Sequence[Array],
+    *,
+    stride: int,
+    n_threads: int,
+    frames: Array | None = None,
+) -> Array:
+    """Blocks with normalisation folded in, then the mean over time: [N, T] -> [N, C].
+
+    Args:
+        segments: [N, T] normalised segments.
+        kernels: one [C_out, C_in, K] a block.
+        biases: one [C_out] a block.
+        stride: of every block, one of ``STRIDES``.
+        n_threads: 1 to 256.
+        frames: [N, T_last, C] to write the last block's activations to.
+
+    Raises:
+        ValueError: shapes that do not belong together.
+        TypeError: ``frames`` that is not contiguous float32.
+    """
+    pooled = np.empty((len(segments), kernels[-1].shape[0]), np.float32)
+    weights, offsets = [_plain(w) for w in kernels], [_plain(b) for b in biases]
+    strides = [stride] * len(weights)
+    _native.infer(_plain(segments), weights, offsets, strides, n_threads, pooled, frames)
+    return pooled
+
+
+def _plain(array: Array) -> Array:
+    return np.ascontiguousarray(array, np.float32)
+
+
+def _split(flat: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
+    return [part.reshape(shape) for part, shape in zip(np.split(flat, ends), shapes, strict=True)]

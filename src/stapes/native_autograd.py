@@ -1,0 +1,159 @@
+"""The trunk as a torch function: native kernels where they can do it, PyTorch where not."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from stapes import native
+from stapes.config import same_padding
+
+
+def pooled_activations(
+    x: Tensor,
+    convs: Iterable[nn.Module],
+    norms: Iterable[nn.Module],
+    *,
+    training: bool,
+    scratch: native.Scratch,
+) -> Tensor:
+    """Blocks of Conv1d -> BatchNorm1d -> ReLU, then the mean over time: [B, T] -> [B, C].
+
+    PyTorch takes over on other devices and types, where x or, outside training, anything else
+    needs a gradient, and (saying so once) where the kernels are not installed.
+
+    Args:
+        x: [B, T] normalised segments.
+        convs: Conv1d without padding of their own; TensorFlow's "same" padding is used.
+        norms: BatchNorm1d.
+        training: use the batch's statistics, and update the running ones.
+        scratch: memory for the training passes; keep it beside the modules.
+    """
+    pairs = list(zip(convs, norms, strict=True))
+    if not _native_can(x, pairs, training=training):
+        return _torch_pooled(x, pairs, training=training)
+    if not training:
+        return _infer(x, pairs)
+    return _train(x, pairs, scratch)
+
+
+def _native_can(x: Tensor, pairs: list[tuple[Any, Any]], *, training: bool) -> bool:
+    if x.device.type != "cpu" or x.dtype != torch.float32 or x.requires_grad:
+        return False
+    if not all(c.weight.dtype == torch.float32 and c.stride[0] in native.STRIDES for c, _ in pairs):
+        return False
+    if not training and torch.is_grad_enabled() and any(c.weight.requires_grad for c, _ in pairs):
+        return False
+    if not native.available():
+        native.warn_missing("PyTorch")
+    return native.available()
+
+
+def _torch_pooled(x: Tensor, pairs: list[tuple[Any, Any]], *, training: bool) -> Tensor:
+    x = x[:, None, :]  # [B, 1, T]
+    for conv, norm in pairs:
+        kernel_size, stride = conv.kernel_size[0], conv.stride[0]
+        x = conv(F.pad(x, same_padding(x.shape[-1], kernel_size=kernel_size, stride=stride)))
+        x = F.relu(
+            F.batch_norm(
+                x,
+                norm.running_mean,
+                norm.running_var,
+                norm.weight,
+                norm.bias,
+                training=training,
+                momentum=norm.momentum,
+                eps=norm.eps,
+            )
+        )
+        if training:
+            norm.num_batches_tracked += 1
+    return x.mean(dim=-1)
+
+
+def _infer(x: Tensor, pairs: list[tuple[Any, Any]]) -> Tensor:
+    kernels, biases = [], []
+    for conv, norm in pairs:
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        kernels.append(_array(conv.weight * scale[:, None, None]))
+        biases.append(_array((conv.bias - norm.running_mean) * scale + norm.bias))
+    return torch.from_numpy(
+        native.trunk_infer(
+            _array(x), kernels, biases, stride=pairs[0][0].stride[0], n_threads=_threads()
+        )
+    )
+
+
+def _train(x: Tensor, pairs: list[tuple[Any, Any]], scratch: native.Scratch) -> Tensor:
+    strides = tuple(conv.stride[0] for conv, _ in pairs)
+    parameters = [
+        *(conv.weight for conv, _ in pairs),
+        *(norm.weight for _, norm in pairs),
+        *(norm.bias for _, norm in pairs),
+        *(conv.bias for conv, _ in pairs),
+    ]
+    settings = strides, pairs[0][1].eps, scratch
+    pooled, means, variances = _Trunk.apply(x, settings, *parameters)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        length = x.shape[1]
+        statistics = zip(means.split(_sizes(pairs)), variances.split(_sizes(pairs)), strict=True)
+        for (conv, norm), (mean, variance) in zip(pairs, statistics, strict=True):
+            length = -(-length // conv.stride[0])
+            n = x.shape[0] * length
+            norm.running_mean.lerp_(mean + conv.bias, norm.momentum)
+            norm.running_var.lerp_(variance * (n / max(n - 1, 1)), norm.momentum)
+            norm.num_batches_tracked += 1
+    result: Tensor = pooled
+    return result
+
+
+def _sizes(pairs: list[tuple[Any, Any]]) -> list[int]:
+    return [conv.out_channels for conv, _ in pairs]
+
+
+class _Trunk(torch.autograd.Function):
+    """[B, T] and all parameters -> [B, C], the batch means and the batch variances."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, settings: tuple[tuple[int, ...], float, native.Scratch], *all_: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        strides, epsilon, ctx.scratch = settings
+        n = len(strides)
+        weights, gammas, betas = ([_array(t) for t in all_[i * n : (i + 1) * n]] for i in range(3))
+        ctx.run = native.trunk_train_forward(
+            _array(x),
+            native.Blocks(weights, gammas, betas, strides),
+            epsilon=epsilon,
+            n_threads=_threads(),
+            scratch=ctx.scratch,
+        )
+        statistics = np.concatenate(ctx.run.means), np.concatenate(ctx.run.variances)
+        mean, variance = map(torch.from_numpy, statistics)
+        ctx.mark_non_differentiable(mean, variance)
+        return torch.from_numpy(ctx.run.pooled), mean, variance
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, d_pooled: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        run = ctx.run
+        blocks = native.trunk_train_backward(run, _array(d_pooled), n_threads=_threads())
+        ctx.scratch.give_back(run.key, run.trainer)
+        gradients = [*blocks.weights, *blocks.gammas, *blocks.betas]
+        # Normalisation subtracts the batch mean, so a convolution's bias changes nothing.
+        no_bias = [torch.zeros(c) for c in blocks.channels]
+        return None, None, *map(torch.from_numpy, gradients), *no_bias
+
+
+def _threads() -> int:
+    return torch.get_num_threads()
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.detach().numpy()
+    return array
