@@ -23,6 +23,8 @@ END_TOLERANCE_SECONDS = 0.01
 
 def clips_of_table(table: Path) -> Dataset:
     """Clips of a table with file_name and label, and what it says of source, fold and times."""
+    if reason := _unusable(table):
+        raise DataError(f"{printable(str(table))}: {reason}: put the table of labels there")
     found = find_recordings(table.parent)
     located, unusable = _locate(read_labels(table), table=table, found=found)
     clips = [_clip(table.parent, row, name=name) for row, name in located]
@@ -92,7 +94,7 @@ def _unusable(path: Path) -> str | None:
     try:
         return not_a_file(os.stat(path).st_mode)
     except OSError as error:
-        return f"a dangling or looping link: {error.strerror}"
+        return f"cannot be read: {error.strerror}"
 
 
 def _check_ends(clips: Sequence[Clip], lines: Sequence[int], *, table: Path) -> None:
@@ -115,7 +117,7 @@ def _check_ends(clips: Sequence[Clip], lines: Sequence[int], *, table: Path) -> 
 def _duration_seconds(path: Path) -> float | None:
     """Length by the header; None where that cannot be read, which decoding will report."""
     try:
-        return float(soundfile.info(os.fspath(path)).duration)
+        return float(soundfile.info(os.fsencode(path)).duration)
     except (OSError, soundfile.SoundFileError):
         return None
 
