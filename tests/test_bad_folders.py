@@ -437,6 +437,17 @@ def test_35_a_file_that_grows_while_it_is_read(tmp_path, monkeypatch):
     ]
 
 
+def test_39_an_event_in_the_lost_part_of_a_damaged_file_is_lost_and_no_error(tmp_path):
+    write_classes(tmp_path)
+    whole = write_wav(tmp_path / "cat" / "x.wav", seconds=2.0).read_bytes()
+    (tmp_path / "cat" / "x.wav").write_bytes(whole[: len(whole) // 2])
+    rows = [*(f"{row},," for row in ROWS), "cat/x.wav,cat,0,0.5", "cat/x.wav,cat,1.5,2"]
+    write_table(tmp_path / "metadata.csv", TIMED, *rows)
+    decoded = run(tmp_path)
+    assert {clip.name for clip in decoded.clips} == GOOD | {"cat/x.wav"}
+    assert [skip.name for skip in decoded.skipped] == ["cat/x.wav"]
+
+
 def test_40_fewer_clips_than_folds(tmp_path):
     decoded = run(write_classes(tmp_path, n_each=4))
     with pytest.raises(DataError, match=r"class cat has clips of 4 source\(s\), and 5 are needed"):

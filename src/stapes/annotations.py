@@ -9,8 +9,10 @@ from pathlib import Path
 
 import soundfile
 
+from stapes import audio
 from stapes.clips import Clip, Dataset, Skip, listing, printable
-from stapes.errors import DataError
+from stapes.config import SAMPLE_RATE
+from stapes.errors import AudioError, DataError
 from stapes.folders import Found, find_recordings, not_a_file
 from stapes.tables import LabelRow, read_labels
 
@@ -98,7 +100,7 @@ def _unusable(path: Path) -> str | None:
 
 
 def _check_ends(clips: Sequence[Clip], lines: Sequence[int], *, table: Path) -> None:
-    """Raise DataError if an event begins or ends behind its recording."""
+    """Raise DataError if an event reaches behind its recording, unless that is damaged."""
     durations: dict[Path, float | None] = {}
     for clip, line in zip(clips, lines, strict=True):
         if clip.start_seconds == 0 and clip.end_seconds is None:
@@ -107,7 +109,9 @@ def _check_ends(clips: Sequence[Clip], lines: Sequence[int], *, table: Path) -> 
             durations[clip.path] = _duration_seconds(clip.path)
         duration = durations[clip.path]
         last = clip.start_seconds if clip.end_seconds is None else clip.end_seconds
-        if duration is not None and last > duration + END_TOLERANCE_SECONDS:
+        if duration is None or last <= duration + END_TOLERANCE_SECONDS:
+            continue
+        if not _is_damaged(clip.path):
             raise DataError(
                 f"{printable(str(table))}:{line}: the event reaches to {last:g} s, but "
                 f"{printable(clip.name)} ends at {duration:.3f} s: correct the times"
@@ -120,6 +124,14 @@ def _duration_seconds(path: Path) -> float | None:
         return float(soundfile.info(os.fsencode(path)).duration)
     except (OSError, soundfile.SoundFileError):
         return None
+
+
+def _is_damaged(path: Path) -> bool:
+    """Whether the recording may have been longer, so that its events are lost and not wrong."""
+    try:
+        return "damaged" in audio.read(path, sample_rate=SAMPLE_RATE).flags
+    except AudioError:
+        return True
 
 
 def _without_repeats(

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import errno
 import http.client
 import io
 import json
@@ -79,7 +80,7 @@ def fetch(
 
 
 def _check_out(out: Path, *, overwrite: bool) -> None:
-    if not os.path.lexists(out):
+    if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:
         raise UsageError(f"{printable(str(out))}: exists; choose another folder or --overwrite")
@@ -105,9 +106,10 @@ def _replacing_folder(out: Path) -> Iterator[Path]:
         os.replace(temporary, out)
         _sync_folder(out.parent)
     except OSError as error:
-        free = f", {shutil.disk_usage(out.anchor).free:,} bytes free" if error.errno == 28 else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        free = f", {shutil.disk_usage(out.parent).free:,} bytes free" if full else ""
         raise StapesError(
-            f"{printable(str(out))}: cannot be written ({error.strerror}{free}): "
+            f"{printable(str(out))}: cannot be written ({error.strerror or error}{free}): "
             f"choose another place"
         ) from error
     finally:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-import stapes.fetch
 from recordings import write_wav
+from stapes import download
 from stapes.clips import Progress
 from stapes.dataset import load_dataset
+from stapes.download import KAGGLE_SET, MARKER_NAME, fetch
 from stapes.errors import StapesError, UsageError
-from stapes.fetch import KAGGLE_SET, MARKER_NAME, fetch
 
 CLIPS = {
     "001 - Dog bark": ["1-100-A", "2-200-A", "2-200-B"],
@@ -126,9 +126,9 @@ def test_cats_dogs_from_a_file(tmp_path):
     assert [clip.label for clip in load_dataset(out).clips] == ["cat", "cat", "dog"]
 
 
-def kagglehub_with(download) -> types.ModuleType:
+def kagglehub_with(answer) -> types.ModuleType:
     module = types.ModuleType("kagglehub")
-    module.dataset_download = download
+    module.dataset_download = answer
     return module
 
 
@@ -156,10 +156,10 @@ def test_without_kagglehub(tmp_path, monkeypatch):
 
 
 def test_kagglehub_offline(tmp_path, monkeypatch):
-    def download(handle: str) -> str:
+    def refuse(handle: str) -> str:
         raise ConnectionError("Max retries exceeded\nwith a second line")
 
-    monkeypatch.setitem(sys.modules, "kagglehub", kagglehub_with(download))
+    monkeypatch.setitem(sys.modules, "kagglehub", kagglehub_with(refuse))
     with pytest.raises(StapesError, match="ConnectionError: Max retries exceeded") as caught:
         fetch("cats-dogs", out=tmp_path / "data")
     assert "\n" not in str(caught.value)
@@ -179,7 +179,7 @@ def test_offline(tmp_path):
 
 
 def test_a_server_that_stops_answering(tmp_path, monkeypatch):
-    monkeypatch.setattr(stapes.fetch, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -236,7 +236,7 @@ def test_unsafe_members(tmp_path, content):
 
 
 def test_a_bomb_is_refused_by_its_claim(tmp_path, monkeypatch):
-    monkeypatch.setattr(stapes.fetch, "LARGEST_BYTES", 100_000)
+    monkeypatch.setattr(download, "LARGEST_BYTES", 100_000)
     bomb = zipped({"cats_dogs/cat_1.wav": bytes(1_000_000)}, compression=zipfile.ZIP_DEFLATED)
     assert len(bomb) < 2_000
     (tmp_path / "a.zip").write_bytes(bomb)
@@ -282,6 +282,12 @@ def test_overwrite_replaces_what_fetch_made(tmp_path, esc10_zip):
     assert len(load_dataset(out).clips) == 5
     assert left_in(tmp_path) == ["bad.zip", "data", "made"]
     assert json.loads((out / MARKER_NAME).read_text())["set"] == "esc10"
+
+
+def test_an_empty_folder_is_filled(tmp_path, esc10_zip):
+    (tmp_path / "data").mkdir()
+    fetch("esc10", out=tmp_path / "data", archive=esc10_zip)
+    assert len(load_dataset(tmp_path / "data").clips) == 5
 
 
 def test_what_a_killed_run_left_is_cleaned(tmp_path, esc10_zip):
