@@ -209,7 +209,7 @@ RULES = {
 def test_no_threshold_on_one_cheap_number_tells_the_classes_apart(rule, waveforms, rows):
     tree = pytest.importorskip("sklearn.tree")
     stump = tree.DecisionTreeClassifier(max_depth=1, random_state=0)
-    assert balanced_accuracy([RULES[rule](x) for x in waveforms], rows, stump) <= 0.62
+    assert balanced_accuracy([RULES[rule](x) for x in waveforms], rows, stump) <= 0.6
 
 
 def average_spectrum(waveform, *, n_bands=32, length=512):
