@@ -37,18 +37,28 @@ def split(clips: Sequence[Clip], *, share: float, seed: int) -> tuple[Indices, I
         raise UsageError(f"share is {share!r}: give a number above 0 and below 1")
     sources, counts = _count_by_source(clips)
     _check_enough_sources(clips, counts, n_needed=2, purpose="to hold some out")
-    rng = np.random.default_rng(seed)
-    tries = [
-        _try_split(counts, share=share, order=rng.permutation(len(sources))) for _ in range(N_TRIES)
-    ]
-    held = min(tries, key=lambda held: _split_error(counts, held, share=share))
-    if not math.isfinite(_split_error(counts, held, share=share)):
+    held = _best_try(counts, share=share, rng=np.random.default_rng(seed))
+    held_sources = {sources[i] for i in np.flatnonzero(held)}
+    return _partition(clips, [clip.source in held_sources for clip in clips])
+
+
+def _best_try(counts: Counts, *, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Which sources to hold out: [n_sources]; the first try that no other can beat ends it."""
+    best, least = np.zeros(len(counts), dtype=bool), math.inf
+    for _ in range(N_TRIES):
+        held = _try_split(counts, share=share, order=rng.permutation(len(counts)))
+        error = _split_error(counts, held, share=share)
+        if error < least:
+            best, least = held, error
+        distance = np.abs(counts[held].sum(axis=0) - share * counts.sum(axis=0))
+        if math.isfinite(error) and np.all(distance <= 0.5):
+            break
+    if not math.isfinite(least):
         raise DataError(
             "no split leaves every class on both sides without dividing a source: "
             "add sources to the smallest classes"
         )
-    held_sources = {sources[i] for i in np.flatnonzero(held)}
-    return _partition(clips, [clip.source in held_sources for clip in clips])
+    return best
 
 
 def _try_split(counts: Counts, *, share: float, order: NDArray[np.int64]) -> NDArray[np.bool_]:
