@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -82,9 +83,13 @@ def _draw_clip(axes: Axes, explanation: ClipExplanation) -> None:
     first = explanation.segment.start_seconds
     last = first + config.segment_seconds
     axes.plot([first, first, last, last], np.array([0.84, 0.94, 0.94, 0.84]) * peak, color=ACCENT)
+    note = "followed below"
+    end = first > len(explanation.waveform) / config.sample_rate / 2
+    axes.annotate(note, (last if end else first, 1), (0, 2), xycoords=("data", "axes fraction"),
+                  textcoords="offset points", ha="right" if end else "left", va="bottom",
+                  color=ACCENT, fontsize=8)  # fmt: skip
     axes.set(ylim=(-peak, peak), ylabel="amplitude", autoscalex_on=False)
     axes.yaxis.set_major_locator(MaxNLocator(3, symmetric=True))
-    axes.set_title("the segment followed below", color=ACCENT, fontsize=8, weight="normal")
 
 
 def _reach(explanation: ClipExplanation) -> tuple[float, float]:
@@ -130,11 +135,12 @@ def _draw_evidence_rows(axes: Axes, explanation: ClipExplanation) -> None:
 
 
 def _hatch_silence(axes: Axes, explanation: ClipExplanation) -> None:
-    """Mark the moments that no voting segment covers."""
+    """Hatch the moments that no voting segment covers."""
     line = explanation.timeline
-    for time in line.times_seconds[line.shares == 0]:
-        half = line.step_seconds / 2
-        axes.axvspan(time - half, time + half, facecolor="none", hatch="////", linewidth=0)
+    silent = np.concatenate([[False], line.shares == 0, [False]])
+    edges = np.flatnonzero(silent[1:] != silent[:-1]).reshape(-1, 2) * line.step_seconds
+    for first, last in edges + _reach(explanation)[0]:
+        axes.axvspan(first, last, facecolor="none", edgecolor=LINE, hatch="////", linewidth=0)
 
 
 @styled
@@ -171,13 +177,13 @@ def _draw_layer(axes: Axes, explanation: ClipExplanation, number: int) -> None:
     axes.imshow(
         columns.T,
         cmap=fading(ACCENT),
-        vmin=0,
-        vmax=float(columns.max()) or 1.0,
+        norm=PowerNorm(0.5, vmin=0, vmax=float(columns.max()) or 1.0),  # quiet ones show too
         extent=(left, left + len(columns) * group * step, n_filters + 0.5, 0.5),
         aspect="auto",
         interpolation="none",
     )
     hide_frame(axes)
+    axes.set_facecolor((LINE, 0.3))
     axes.set_yticks([1, n_filters] if n_filters > 1 else [1])
     axes.tick_params(axis="y", labelsize=6.5, pad=1)
     frames = f"{len(seconds):,} frames × {n_filters} filters, {_spacing_ms(seconds)} ms apart"
@@ -235,18 +241,26 @@ def plot_contributions(explanation: ClipExplanation, *, width: float = WIDE) -> 
     heard.set_title("heard")
     weights.set_title("× weight")
     added.set_title("= added up")
+    heard.set_xlabel("activation", fontsize=7.5)
+    weights.set_xlabel("head", fontsize=7.5)
+    against, towards = (printable(s, limit=14) for s in sides(explanation.config.classes, row))
+    added.set_xlabel(f"← {against}   |   {towards} →", fontsize=7.5)
     for axes in (heard, weights, added):
         axes.axvline(0, color=MUTED, linewidth=0.8)
         axes.tick_params(axis="y", left=False, labelcolor=INK)
         axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(3 if is_narrow(width) else 4))
-    added.set_xlabel(_direction(explanation))
+        axes.xaxis.set_major_locator(MaxNLocator(2 if is_narrow(width) else 4))
+    figure.supxlabel(_sum_in_words(explanation), color=INK, weight="bold", fontsize=9)
     return figure
 
 
-def _direction(explanation: ClipExplanation) -> str:
-    against, towards = sides(explanation.config.classes, explanation.row)
-    return f"← {printable(against, limit=14)}   |   {printable(towards, limit=14)} →"
+def _sum_in_words(explanation: ClipExplanation) -> str:
+    """What the sum means: the segment's logit as the label's probability."""
+    segment, classes = explanation.segment, explanation.config.classes
+    share = float(segment.probabilities[classes.index(explanation.label)])
+    function = "sigmoid" if len(classes) == 2 else "softmax"
+    label = printable(explanation.label, limit=18)
+    return f"logit {segment.logits[explanation.row]:+.2f}  →  {function}  →  {label} {share:.1%}"
 
 
 def _draw_waterfall(axes: Axes, steps: Sequence[float], *, colours: tuple[str, str]) -> None:
@@ -255,7 +269,7 @@ def _draw_waterfall(axes: Axes, steps: Sequence[float], *, colours: tuple[str, s
     begins = ends - steps
     for y, (begin, end, step) in enumerate(zip(begins, ends, steps, strict=True)):
         axes.barh(y, step, left=begin, color=colours[int(step > 0)], height=0.66)
-        axes.plot([end, end], [y, y + 1], color=MUTED, linewidth=0.8)
+        axes.plot([end, end], [y, y + 1], color=MUTED, linewidth=0.8, zorder=0)
         right = max(begin, end)
         axes.annotate(f"{step:+.2f}", (right, y), (3, 0), textcoords="offset points", va="center",
                       fontsize=7.5, color=MUTED)  # fmt: skip
@@ -263,7 +277,7 @@ def _draw_waterfall(axes: Axes, steps: Sequence[float], *, colours: tuple[str, s
     axes.barh(len(steps), total, color=colours[int(total > 0)], height=0.8)
     axes.annotate(f"{total:+.2f}", (max(total, 0), len(steps)), (3, 0), weight="bold",
                   textcoords="offset points", va="center")  # fmt: skip
-    axes.margins(x=0.14)
+    axes.margins(x=0.2)
 
 
 @styled
@@ -272,42 +286,54 @@ def plot_filters(first_layer: FirstLayer, *, width: float = WIDE) -> Figure:
     n_filters = min(len(first_layer.kernels), MAX_ROWS)
     n_columns = min(n_filters, 2 if is_narrow(width) else 5)
     n_lines = -(-n_filters // n_columns)
-    figure = new_figure(width=width, height=0.3 + 2.15 * n_lines)
+    figure = new_figure(width=width, height=0.5 + 1.75 * n_lines)
     grid = figure.subplots(
         2 * n_lines, n_columns, squeeze=False, sharey="row", height_ratios=[0.8, 1] * n_lines
     )
     for index in range(n_lines * n_columns):
         line, column = divmod(index, n_columns)
         taps, response = grid[2 * line, column], grid[2 * line + 1, column]
-        if index < n_filters:
-            _draw_taps(taps, first_layer, index)
-            _draw_response(response, first_layer, index)
-        else:
+        if index >= n_filters:
             taps.set_visible(False)
             response.set_visible(False)
-    for line in range(n_lines):
-        grid[2 * line, 0].set_ylabel("weight")
-        grid[2 * line + 1, 0].set_ylabel("gain (dB)")
+            continue
+        _draw_taps(taps, first_layer, index)
+        _draw_response(response, first_layer, index)
+        lowest = index + n_columns >= n_filters
+        taps.tick_params(bottom=lowest, labelbottom=lowest)
+        response.tick_params(bottom=lowest, labelbottom=lowest)
+        taps.set_xlabel("ms" if lowest else "")
+        response.set_xlabel("kHz" if lowest else "")
+    for axes in grid[::2, 0]:
+        axes.set_ylabel("weight")
+    for axes in grid[1::2, 0]:
+        axes.set_ylabel("gain (dB)")
     return figure
 
 
 def _draw_taps(axes: Axes, first_layer: FirstLayer, index: int) -> None:
-    highest = float(np.abs(first_layer.kernels).max()) * 1.15 or 1.0
-    stems = axes.stem(first_layer.tap_ms, first_layer.kernels[index], basefmt=" ")
-    stems.stemlines.set(color=ACCENT, linewidth=1.8)
-    stems.markerline.set(color=ACCENT, markersize=4.5)
+    """Weights as used, filled; as learned, before normalisation, hollow."""
+    kernels, raw, taps = first_layer.kernels, first_layer.raw_kernels, first_layer.tap_ms
+    highest = max(float(np.abs(k).max()) for k in (kernels, raw) if k is not None) * 1.3 or 1.0
     axes.axhline(0, color=MUTED, linewidth=0.8)
+    axes.vlines(taps, 0, kernels[index], color=ACCENT, linewidth=1.8)
+    axes.plot(taps, kernels[index], "o", color=ACCENT, markersize=4.5)
+    if raw is not None:
+        axes.plot(taps, raw[index], "o", color=MUTED, markersize=4.5, fillstyle="none")
+    reach = float(taps[-1]) * 1.5 or 1.0
+    axes.set(ylim=(-highest, highest), xlim=(-reach, reach))
+    ends = [taps[0], 0.0, taps[-1]] if len(taps) > 1 else [0.0]
+    axes.set_xticks(ends, [f"{tap:.2g}".replace("-", "−") for tap in ends])
     axes.set_title(f"filter {index + 1}")
-    axes.set(ylim=(-highest, highest), xlabel="ms")
-    axes.margins(x=0.25)
-    axes.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))
 
 
 def _draw_response(axes: Axes, first_layer: FirstLayer, index: int) -> None:
-    """This filter's gain over the gains of all others."""
+    """This filter's gain over the gains of all others, which are one broken line."""
     kilohertz, responses = first_layer.frequencies_hz / 1000, first_layer.responses_db
+    others = np.pad(responses[:, ::4], ((0, 0), (0, 1)), constant_values=np.nan)  # [C, F / 4 + 1]
+    along = np.tile(np.append(kilohertz[::4], np.nan), len(responses))
     top = float(responses.max()) + 3
-    axes.plot(kilohertz, responses.T, color=LINE, linewidth=0.6)
+    axes.plot(along, others.ravel(), color=LINE, linewidth=0.6)
     axes.plot(kilohertz, responses[index], color=ACCENT, linewidth=1.8)
-    axes.set(xlim=(0, kilohertz[-1]), ylim=(top - 45, top), xlabel="kHz")
+    axes.set(xlim=(0, kilohertz[-1]), ylim=(top - 45, top))
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))

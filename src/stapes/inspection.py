@@ -183,7 +183,9 @@ def explain_waveform(
         starts=starts,
         voting=voting,
         segment_probabilities=shares,
-        timeline=timeline(config, starts[voting], contributions[voting], bias=bias),
+        timeline=timeline(
+            config, starts[voting], contributions[voting], bias=bias, last_start=int(starts[-1])
+        ),
         segment=explain_segment(network, waveform, start=int(starts[loudest])),
         head_weight=weight,
         head_bias=bias,
@@ -277,6 +279,7 @@ def timeline(
     contributions: Doubles,
     *,
     bias: Doubles,
+    last_start: int,
 ) -> Timeline:
     """Lay the frames of overlapping segments on one grid of moments; see :class:`Timeline`.
 
@@ -285,14 +288,19 @@ def timeline(
         starts: first sample of each voting segment [N].
         contributions: (w . a_t) / T of its frames [N, R, T].
         bias: of the head [R].
+        last_start: first sample of the clip's last segment, whether it votes or not.
     """
     step = config.stride**config.n_layers
     centres = frame_centres(config)[-1]  # [T]
     n_segments, n_rows, n_frames = contributions.shape
     offset = starts[:, None] + centres - centres[0]  # [N, T]
     moments = np.rint(offset / step).astype(np.int64).ravel()
-    counts = np.bincount(moments)
-    sums = [np.bincount(moments, weights=contributions[:, r].ravel()) for r in range(n_rows)]
+    n_moments = round(last_start / step) + n_frames
+    counts = np.bincount(moments, minlength=n_moments)
+    sums = [
+        np.bincount(moments, weights=contributions[:, r].ravel(), minlength=n_moments)
+        for r in range(n_rows)
+    ]
     with np.errstate(invalid="ignore"):
         mean = np.stack(sums) * n_frames / counts
     return Timeline(

@@ -55,7 +55,7 @@ def plot_examples(
         for axes, (name, waveform) in zip(row, recordings, strict=False):
             _draw_waveform(axes, waveform, sample_rate=sample_rate, colour=class_colour(index))
             axes.set_title(printable(name, limit=22), fontsize=7.5, weight="normal", color=MUTED)
-        row[0].set_ylabel(printable(label, limit=18), color=class_colour(index), weight="bold")
+        row[0].set_ylabel(printable(label, limit=14), color=class_colour(index), weight="bold")
     for axes in grid[-1]:
         axes.set_xlabel("seconds")
     return figure
@@ -219,7 +219,8 @@ def plot_recall(
         text = f"{share:.0%}" if known else "none to find"
         text += f" of {counts[label]}" if known and counts and label in counts else ""
         axes.text(1.01, row, text, va="center")
-    axes.set_yticks(range(len(recall)), [printable(label, limit=24) for label in recall])
+    limit = 14 if is_narrow(width) else 24
+    axes.set_yticks(range(len(recall)), [printable(label, limit=limit) for label in recall])
     axes.set(xlim=(0, 1), ylim=(len(recall) - 0.5, -0.5))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.tick_params(left=False, axis="y", labelcolor=INK)
