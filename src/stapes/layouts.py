@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 
 from stapes.annotations import TABLE_NAME, clips_of_table
@@ -93,14 +93,14 @@ def _kaggle_folders(root: Path, found: Found) -> Dataset | None:
     labelled = {name: KAGGLE_FOLDERS[p] for name, p in paths.items() if p in KAGGLE_FOLDERS}
     if not KAGGLE_FOLDERS.keys() <= set(paths.values()):
         return None
-    copies = [name for name in found.names if KAGGLE_NAME.fullmatch(name)]
+    copies = {name for name in found.names if KAGGLE_NAME.fullmatch(name)}
     return _by_name(root, _without(found, copies), labelled)
 
 
-def _without(found: Found, copies: Sequence[str]) -> Found:
+def _without(found: Found, copies: Set[str]) -> Found:
     if not copies:
         return found
-    names = tuple(name for name in found.names if name not in set(copies))
+    names = tuple(name for name in found.names if name not in copies)
     ignored = {**found.ignored, "second copies of the set": len(copies)}
     return Found(names, found.folders, found.skipped, ignored)
 
