@@ -1,4 +1,7 @@
-"""The network without a deep-learning framework: normalisation folded in, NumPy reference.
+"""The network without a deep-learning framework: normalisation folded into the convolutions.
+
+The native kernels run it where they are installed; NumPy is the reference, and takes over
+where they are not.
 
 Activations are kept time-major, [B, T, C], so that one block is a single matrix product of
 the K neighbouring frames with the kernel.
@@ -11,6 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stapes import native
 from stapes.config import ModelConfig, same_padding
 from stapes.segments import normalise
 
@@ -80,6 +84,17 @@ class FoldedNetwork:
         segments = _as_batch(segments, self.config.segment_length)
         shape = (len(segments), self.config.layer_lengths[-1], self.config.n_filters)
         frames = np.zeros(shape, np.float32)
+        if native.available() and self.config.stride in native.STRIDES:
+            native.trunk_infer(
+                segments,
+                [kernel.transpose(2, 1, 0) for kernel in self.kernels],
+                self.biases,
+                stride=self.config.stride,
+                n_threads=native.default_threads(),
+                frames=frames,
+            )
+            return frames
+        native.warn_missing("NumPy")
         for first in range(0, len(segments), BATCH):
             *_, last = self.blocks(segments[first : first + BATCH])
             frames[first : first + BATCH] = last

@@ -3,10 +3,11 @@
 from itertools import pairwise
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from stapes.config import ModelConfig, same_padding
+from stapes.config import ModelConfig
 from stapes.engine import NORMALISATION_EPSILON
+from stapes.native import Scratch
+from stapes.native_autograd import pooled_activations
 
 
 class Network(nn.Module):
@@ -28,15 +29,13 @@ class Network(nn.Module):
         self.norms = nn.ModuleList(
             nn.BatchNorm1d(n_out, eps=NORMALISATION_EPSILON) for n_out in sizes[1:]
         )
+        self.scratch = Scratch()
         self.head = nn.Linear(config.n_filters, config.n_outputs)
 
     def forward(self, segments: Tensor) -> Tensor:
         """Logits of normalised segments: [B, T] -> [B, n_outputs]."""
-        x = segments[:, None, :]  # [B, 1, T]
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            padding = same_padding(
-                x.shape[-1], kernel_size=self.config.kernel_size, stride=self.config.stride
-            )
-            x = F.relu(norm(conv(F.pad(x, padding))))  # [B, C, ceil(T / stride)]
-        logits: Tensor = self.head(x.mean(dim=-1))
+        pooled = pooled_activations(
+            segments, self.convs, self.norms, training=self.training, scratch=self.scratch
+        )  # [B, C]
+        logits: Tensor = self.head(pooled)
         return logits

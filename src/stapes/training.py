@@ -119,14 +119,13 @@ def fit(
             if epoch_ends:
                 _end_epoch(state, settings, validation)
             state.seconds += time.monotonic() - started
-            if state_path is not None and (epoch_ends or interruption.number):
-                _save(state, state_path, identity)
             if on_step is not None:
                 on_step(_report(state, settings))
-            if interruption.number:
-                raise StopRequestedError(
-                    interruption.number, f"interrupted after step {state.step}"
-                )
+            stop = interruption.number
+            if state_path is not None and (epoch_ends or stop):
+                _save(state, state_path, identity)
+            if stop:
+                raise StopRequestedError(stop, f"interrupted after step {state.step}")
             if _finished(state, settings):
                 break
     return state

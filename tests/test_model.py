@@ -1,0 +1,160 @@
+"""The network against numbers worked out by hand and against a plain loop over its definition."""
+
+import numpy as np
+import pytest
+import torch
+
+from stapes.config import ModelConfig, same_padding
+from stapes.engine import FoldedNetwork, probabilities
+from stapes.errors import UsageError
+from stapes.model import Network
+from stapes.segments import normalise
+
+CLASSIC = ModelConfig(("cat", "dog"))
+
+
+def one_block(length: int) -> Network:
+    """One filter (1, 10, 100), no bias; normalisation that changes nothing."""
+    network = Network(ModelConfig(("a", "b"), n_layers=1, n_filters=1, segment_length=length))
+    with torch.no_grad():
+        network.convs[0].weight[:] = torch.tensor([[[1.0, 10.0, 100.0]]])
+        network.convs[0].bias.zero_()
+        network.norms[0].running_var.fill_(1 - network.norms[0].eps)
+    return network.eval()
+
+
+# TensorFlow's SAME, by hand. Even: one zero behind, so the first window starts at the first
+# sample. Odd: one zero at each end, so it starts one before.
+BY_HAND = [
+    (16, (0, 1), lambda x, i: x(2 * i) + 10 * x(2 * i + 1) + 100 * x(2 * i + 2)),
+    (17, (1, 1), lambda x, i: x(2 * i - 1) + 10 * x(2 * i) + 100 * x(2 * i + 1)),
+]
+
+
+@pytest.mark.parametrize(("length", "padding", "expected"), BY_HAND)
+def test_same_padding_is_tensorflows(length, padding, expected):
+    values = np.arange(1, length + 1, dtype=np.float32)
+
+    def sample(i):
+        return values[i] if 0 <= i < length else 0.0
+
+    assert same_padding(length, kernel_size=3, stride=2) == padding
+    wanted = [expected(sample, i) for i in range((length + 1) // 2)]
+    network = one_block(length)
+    folded = FoldedNetwork.fold(network.config, state(network))
+    (frames,) = folded.activations(values[None])
+    np.testing.assert_allclose(frames[0, :, 0], wanted, rtol=1e-5)
+    with torch.no_grad():
+        logit = network(torch.from_numpy(values)[None])
+        by_hand = network.head(torch.tensor([[np.mean(wanted)]], dtype=torch.float32))
+    np.testing.assert_allclose(logit, by_hand, rtol=1e-5)
+
+
+def test_written_out_padding_of_five_and_six():
+    five = np.float32([[1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7, 8]])
+    network = one_block(17)
+    (frames,) = FoldedNetwork.fold(network.config, state(network)).activations(five)
+    # Windows (0 1 2), (2 3 4), (4 5 6), (6 7 8), (8 9 1), (1 2 3), (3 4 5), (5 6 7), (7 8 0).
+    assert frames[0, :, 0].tolist() == [210, 432, 654, 876, 198, 321, 543, 765, 87]
+
+
+def state(network: Network) -> dict[str, np.ndarray]:
+    return {k: v.numpy() for k, v in network.state_dict().items() if v.is_floating_point()}
+
+
+def test_classic_is_the_notebooks_network():
+    network = Network(CLASSIC)
+    assert sum(p.numel() for p in network.parameters()) == 3041 == CLASSIC.n_parameters
+    assert CLASSIC.layer_lengths[1:] == (8000, 4000, 2000, 1000, 500, 250, 125, 63, 32, 16)
+    assert CLASSIC.receptive_field == 2047
+    odd = [n for n in CLASSIC.layer_lengths[:-1] if n % 2]
+    assert odd == [125, 63]
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+def test_parameters_are_counted_like_torch_does(n_classes):
+    classes = tuple(f"class {i}" for i in range(n_classes))
+    for layers, filters, kernel in [(1, 4, 3), (4, 7, 5), (10, 10, 3)]:
+        config = ModelConfig(classes, n_layers=layers, n_filters=filters, kernel_size=kernel)
+        network = Network(config)
+        assert sum(p.numel() for p in network.parameters()) == config.n_parameters
+        assert network(torch.zeros(3, 16_000)).shape == (3, 1 if n_classes == 2 else n_classes)
+
+
+def test_an_impulse_reaches_exactly_the_receptive_field():
+    network = Network(CLASSIC)
+    folded = FoldedNetwork.fold(CLASSIC, state(network))
+    rng = np.random.default_rng(0)
+    segment = rng.normal(size=16_000).astype(np.float32)
+    frame = 8
+    quiet = folded.final_frames(segment[None])[0, frame]
+    reached = []
+    for position in range(frame * 1024 - 1100, frame * 1024 + 2200, 50):
+        changed = segment.copy()
+        changed[position] += 100.0
+        if not np.array_equal(folded.final_frames(changed[None])[0, frame], quiet):
+            reached.append(position)
+    assert 0 < max(reached) - min(reached) <= CLASSIC.receptive_field
+
+
+def random_statistics(network: Network, *, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for norm in network.norms:
+        for tensor, low, high in [
+            (norm.weight, 0.5, 2),
+            (norm.bias, -1, 1),
+            (norm.running_mean, -1, 1),
+            (norm.running_var, 0.2, 3),
+        ]:
+            tensor.data.uniform_(low, high, generator=generator)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CLASSIC,
+        ModelConfig(("a", "b", "c"), n_layers=5, n_filters=6, kernel_size=5, stride=4),
+        ModelConfig(
+            ("a", "b"), n_layers=3, n_filters=3, kernel_size=2, stride=3, segment_length=999
+        ),
+    ],
+)
+def test_folded_network_equals_torch(config):
+    network = Network(config).eval()
+    random_statistics(network, seed=1)
+    rng = np.random.default_rng(2)
+    segments = normalise(rng.normal(size=(5, config.segment_length)).astype(np.float32))
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(segments)).numpy()
+    found = FoldedNetwork.fold(config, state(network)).logits(segments)
+    np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_probabilities_are_sigmoid_and_softmax():
+    logits = np.float32([[-2.0], [0.0], [800.0]])
+    wanted = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    np.testing.assert_allclose(probabilities(logits)[:, 1:], wanted, rtol=1e-6)
+    logits = np.float32([[1, 2, 3], [-1000, 0, 1000]])
+    wanted = torch.softmax(torch.from_numpy(logits), dim=1)
+    np.testing.assert_allclose(probabilities(logits), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n_layers", 0),
+        ("n_filters", 2.5),
+        ("kernel_size", -3),
+        ("stride", True),
+        ("sample_rate", float("nan")),
+        ("gate", float("nan")),
+        ("gate", 1.5),
+        ("segment_length", "16000"),
+        ("classes", ("one",)),
+        ("classes", ("same", "same")),
+    ],
+)
+def test_a_number_out_of_range_is_told_with_its_range(field, value):
+    arguments = {"classes": ("a", "b"), field: value}
+    with pytest.raises(UsageError, match=field):
+        ModelConfig(**arguments)

@@ -1,0 +1,265 @@
+"""The loop on synthetic tones: it learns, is exact on resume, and stops when it must."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stapes.augment import augment, colour, mix
+from stapes.augment import normalise as torch_normalise
+from stapes.config import ModelConfig, TrainingConfig
+from stapes.engine import FoldedNetwork
+from stapes.errors import StopRequestedError, TrainingError, UsageError
+from stapes.segments import normalise
+from stapes.training import Examples, fit, learning_rate
+
+CONFIG = ModelConfig(("low", "high"), n_layers=5, n_filters=4, segment_length=1000)
+QUICK = TrainingConfig(epochs=3, steps_per_epoch=8, batch_size=8, averaging=0.8)
+
+
+def tones(*, n_clips: int = 8, seed: int = 0) -> Examples:
+    """Tones of 300-500 Hz against 2-3 kHz, with noise, of random levels."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(2500) / 16_000
+    waveforms, targets = [], []
+    for i in range(n_clips):
+        hertz = rng.uniform(300, 500) if i % 2 == 0 else rng.uniform(2000, 3000)
+        tone = np.sin(2 * np.pi * hertz * time) + 0.1 * rng.normal(size=len(time))
+        waveforms.append((tone * rng.uniform(0.01, 1)).astype(np.float32))
+        targets.append(i % 2)
+    return Examples([f"clip {i}" for i in range(n_clips)], waveforms, targets)
+
+
+def same(one, other) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+
+
+def test_it_learns_tones_it_has_not_heard():
+    settings = TrainingConfig(epochs=6, steps_per_epoch=25, batch_size=16, averaging=0.9)
+    state = fit(CONFIG, settings, training=tones(), validation=tones(seed=1))
+    assert state.history[-1]["validation_accuracy"] >= 0.95
+    assert state.history[-1]["validation_loss"] < 0.4 < state.history[0]["loss"]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not():
+    runs = [
+        fit(
+            CONFIG,
+            TrainingConfig(epochs=1, steps_per_epoch=6, seed=seed),
+            training=tones(),
+            validation=None,
+        )
+        for seed in (5, 5, 6)
+    ]
+    assert same(runs[0].best, runs[1].best)
+    assert not same(runs[0].best, runs[2].best)
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL: nothing after it runs."""
+
+
+def killed_at(step: int):
+    def watch(report) -> None:
+        if report.step == step:
+            raise KilledError
+
+    return watch
+
+
+def test_resumed_training_is_exact(tmp_path: Path):
+    whole = fit(CONFIG, QUICK, training=tones(), validation=tones(seed=1))
+    path = tmp_path / "state"
+    for step in (3, 8, 13, 23):
+        with pytest.raises(KilledError):
+            fit(
+                CONFIG,
+                QUICK,
+                training=tones(),
+                validation=tones(seed=1),
+                state_path=path,
+                on_step=killed_at(step),
+            )
+    resumed = fit(CONFIG, QUICK, training=tones(), validation=tones(seed=1), state_path=path)
+    assert same(resumed.best, whole.best)
+    for one, other in zip(resumed.history, whole.history, strict=True):
+        assert {k: v for k, v in one.items() if k != "seconds"} == {
+            k: v for k, v in other.items() if k != "seconds"
+        }
+    again = fit(CONFIG, QUICK, training=tones(), validation=tones(seed=1), state_path=path)
+    assert again.step == whole.step
+    assert same(again.best, whole.best)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_in_the_middle_of_an_epoch_and_resumes_exactly(tmp_path: Path, number):
+    path = tmp_path / "state"
+    handler = signal.getsignal(number)
+
+    def strike(report) -> None:
+        if report.step == 10:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(StopRequestedError) as caught:
+        fit(CONFIG, QUICK, training=tones(), validation=None, state_path=path, on_step=strike)
+    assert caught.value.exit_code == 128 + number
+    steps = []
+    resumed = fit(
+        CONFIG,
+        QUICK,
+        training=tones(),
+        validation=None,
+        state_path=path,
+        on_step=lambda report: steps.append(report.step),
+    )
+    assert steps[0] == 11
+    whole = fit(CONFIG, QUICK, training=tones(), validation=None)
+    assert same(resumed.best, whole.best)
+    assert signal.getsignal(number) is handler
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"settings": TrainingConfig(epochs=3, steps_per_epoch=8, batch_size=9)}, "batch_size"),
+        (
+            {"config": ModelConfig(("low", "top"), n_layers=5, n_filters=4, segment_length=1000)},
+            "classes",
+        ),
+        ({"training": tones(seed=9)}, "data"),
+    ],
+)
+def test_resume_with_something_else_is_refused_by_name(tmp_path: Path, changed, named):
+    path = tmp_path / "state"
+    with pytest.raises(KilledError):
+        fit(CONFIG, QUICK, training=tones(), validation=None, state_path=path, on_step=killed_at(9))
+    arguments = {"config": CONFIG, "settings": QUICK, "training": tones()} | changed
+    with pytest.raises(UsageError, match=named):
+        fit(
+            arguments["config"],
+            arguments["settings"],
+            training=arguments["training"],
+            validation=None,
+            state_path=path,
+        )
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_epoch(tmp_path: Path, monkeypatch):
+    path = tmp_path / "state"
+    good = fit(
+        CONFIG, TrainingConfig(**{**vars_of(QUICK), "epochs": 3}), training=tones(), validation=None
+    )
+    assert good.best_epoch == 3
+    from stapes import training
+
+    original = training._log_probabilities
+    calls = iter(range(1, 1000))
+
+    def poisoned(logits):
+        return original(logits) * (float("nan") if next(calls) == 12 else 1.0)
+
+    monkeypatch.setattr(training, "_log_probabilities", poisoned)
+    with pytest.raises(TrainingError, match=r"nan at step 12.*clip \d"):
+        fit(CONFIG, QUICK, training=tones(), validation=None, state_path=path)
+    best, epoch = training.best_of(path)
+    assert epoch == 1
+    assert all(np.isfinite(array).all() for array in best.values())
+
+
+def vars_of(settings: TrainingConfig) -> dict:
+    from stapes.config import as_dict
+
+    return as_dict(settings)
+
+
+def test_patience_stops_early_and_the_best_epoch_is_kept():
+    settings = TrainingConfig(
+        epochs=50, steps_per_epoch=2, batch_size=4, patience=2, learning_rate=1e-7, averaging=0.0
+    )
+    backwards = tones(seed=1)
+    swapped = Examples(backwards.names, backwards.waveforms, [1 - t for t in backwards.targets])
+    state = fit(CONFIG, settings, training=tones(), validation=swapped)
+    losses = [row["validation_loss"] for row in state.history]
+    assert len(losses) < 50
+    assert state.best_epoch == int(np.argmin(losses)) + 1
+    assert len(losses) == state.best_epoch + 2
+
+
+def test_the_kept_weights_give_the_validation_loss_of_the_best_epoch():
+    held = tones(seed=1)
+    state = fit(CONFIG, QUICK, training=tones(), validation=held)
+    from stapes.training import validate
+
+    found = validate(FoldedNetwork.fold(CONFIG, state.best), held)
+    wanted = state.history[state.best_epoch - 1]["validation_loss"]
+    assert found["validation_loss"] == pytest.approx(wanted)
+
+
+def test_one_cycle_rises_then_falls_to_nothing():
+    settings = TrainingConfig(epochs=4, steps_per_epoch=25, learning_rate=0.1)
+    rates = [learning_rate(step, settings) for step in range(100)]
+    assert max(rates) == pytest.approx(0.1, rel=0.05)
+    assert 20 <= int(np.argmax(rates)) <= 25
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_cuda_learns_too():
+    state = fit(
+        CONFIG,
+        TrainingConfig(**{**vars_of(QUICK), "device": "cuda"}),
+        training=tones(),
+        validation=tones(seed=1),
+    )
+    assert np.isfinite(state.history[-1]["loss"])
+
+
+# Augmentation.
+
+
+def batch(seed: int = 0) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.normal(size=(64, 4096)).astype(np.float32))
+
+
+def test_tensors_are_normalised_like_arrays():
+    raw = batch() * 0.01 + 0.5
+    np.testing.assert_allclose(torch_normalise(raw), normalise(raw.numpy()), atol=2e-3)
+
+
+def test_mixing_keeps_the_power_and_mixes_targets_in_proportion():
+    segments = torch_normalise(batch())
+    targets = torch.eye(2)[torch.arange(64) % 2]
+    mixed, soft = mix(segments, targets, alpha=1.0, rng=np.random.default_rng(0))
+    np.testing.assert_allclose(soft.sum(dim=1), 1, rtol=1e-6)
+    assert (soft.min(dim=1).values > 0.05).float().mean() > 0.2
+    power = mixed.square().mean(dim=1)  # of independent noises; partners may be the segment itself
+    assert np.median(power) == pytest.approx(1, rel=0.05)
+
+
+def test_noise_lies_between_its_levels_and_the_equaliser_has_its_spread():
+    quiet = torch.zeros(64, 4096)
+    noise = colour(quiet, equaliser_db=4.0, noise_db=(-20.0, -10.0), rng=np.random.default_rng(0))
+    levels = 10 * np.log10(noise.square().mean(dim=1).numpy())
+    assert levels.min() > -20.5
+    assert levels.max() < -9.5
+    impulse = torch.zeros(64, 4096)
+    impulse[:, 0] = 1
+    coloured = colour(
+        impulse, equaliser_db=4.0, noise_db=(-200, -199), rng=np.random.default_rng(0)
+    )
+    decibels = 20 * np.log10(np.abs(np.fft.rfft(coloured)))[:, [-1]]
+    assert np.std(decibels) == pytest.approx(4, rel=0.3)
+
+
+def test_with_everything_off_only_normalisation_is_left():
+    settings = TrainingConfig(mixing=0, equaliser_db=0)
+    targets = torch.eye(2)[torch.arange(64) % 2]
+    segments, same_targets = augment(
+        batch(), targets, config=CONFIG, settings=settings, rng=np.random.default_rng(0)
+    )
+    np.testing.assert_allclose(segments, normalise(batch().numpy()), atol=1e-4)
+    assert torch.equal(targets, same_targets)
