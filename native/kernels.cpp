@@ -31,6 +31,16 @@ void keep_valid(float* row, Range range, int count) {
   std::memset(row + range.end, 0, sizeof(float) * (count - range.end));
 }
 
+// Clears what are no frames in a whole tile; only the first and the last tiles hold any.
+void keep_valid(const Layer& layer, int first, int count, float* tile) {
+  for (int phase = 0; phase < layer.phases; phase++) {
+    const Range range = valid(layer, phase, first, count);
+    if (range.begin == 0 && range.end == count) continue;
+    for (int c = 0; c < layer.c_out; c++)
+      keep_valid(tile + (c * layer.phases + phase) * layer.tile_row, range, count);
+  }
+}
+
 // ---- rows: where the taps of a convolution lie in a tile of its input ----
 
 void input_rows(const Layer& reader, const float* tile, int64_t tile_row, const float** rows) {
@@ -49,6 +59,12 @@ void waveform_rows(const Plan& p, int b, int phase, int first, const float** row
 }
 
 // ---- reading a tile of a layer's output ----
+
+// Rows are too short for the processor to foresee the next: ask for it while the sums are running.
+void prefetch(const float* rows, int64_t row, int n_rows, int count) {
+  for (int j = 0; j < n_rows; j++)
+    for (int u = 0; u < count; u += 16) __builtin_prefetch(rows + j * row + u, 0, 2);
+}
 
 struct Tile {
   const float* y;
@@ -70,9 +86,8 @@ void first_tile(const Plan& p, int b, int first, int count, const Scratch& s) {
     waveform_rows(p, b, phase, first, s.right);
     multiply(layer.forward_weights, layer.forward_block, layer.c_out, s.right, layer.kernel, out,
              channel_row, static_cast<int>(round_up(count, GRAIN)));
-    const Range range = valid(layer, phase, first, count);
-    for (int c = 0; c < layer.c_out; c++) keep_valid(out + c * channel_row, range, count);
   }
+  keep_valid(layer, first, count, s.first);
 }
 
 // Activations of `count` places (a multiple of the margin) of every channel and phase.
@@ -91,9 +106,9 @@ Tile read_tile(const Plan& p, int i, int b, int first, int count, const Scratch&
       const float* y = tile.y + (c * layer.phases + phase) * tile.y_row;
       float* a = tile.activations + (c * layer.phases + phase) * tile.row;
       for (int u = 0; u < count; u += V) store(a + u, relu(load(y + u) * scale + shift));
-      keep_valid(a, valid(layer, phase, first, count), count);
     }
   }
+  keep_valid(layer, first, count, tile.activations);
   return tile;
 }
 
@@ -191,6 +206,8 @@ void forward_example(const Plan& p, int i, int b, const Scratch& s, double* stat
     const int grains = static_cast<int>(round_up(n, GRAIN));
     const int count = grains + static_cast<int>(round_up(below.halo, MARGIN));
     const Tile tile = read_tile(p, i - 1, b, first, count, s);
+    if (i > 1 && !last)
+      prefetch(tile.y + below.tile, below.row, below.c_out * below.phases, below.tile);
     input_rows(layer, tile.activations, tile.row, s.right);
     multiply(layer.forward_weights, layer.forward_block, layer.c_out, s.right,
              layer.c_in * layer.kernel, s.out + layer.lead, row, grains);
@@ -345,6 +362,18 @@ void top_gradient(const Plan& p, int unit, const Scratch& s, const float* d_pool
   }
 }
 
+void prefetch_gradients(const Plan& p, int i, int b, int first, int count) {
+  const Layer &layer = p.layers[i], &below = p.layers[i - 1];
+  const int n_rows = layer.c_out * layer.phases, n_below = below.c_out * below.phases;
+  const int64_t at = offset(layer, b, 0, 0, first / layer.phases);
+  prefetch(layer.y + at, layer.row, n_rows, count / layer.phases);
+  prefetch(p.gradients[i & 1] + at, layer.row, n_rows, count / layer.phases);
+  if (i == 1) return;
+  const int64_t at_below = offset(below, b, 0, 0, first);
+  prefetch(below.y + at_below, below.row, n_below, count);
+  prefetch(p.gradients[(i - 1) & 1] + at_below, below.row, n_below, count);
+}
+
 void backward(const Plan& p, int i, int unit, const Scratch& s) {
   const Layer &layer = p.layers[i], &below = p.layers[i - 1];
   const int n_rows = layer.c_in * layer.kernel, n_first = 2 * below.c_out + 1;
@@ -361,6 +390,7 @@ void backward(const Plan& p, int i, int unit, const Scratch& s) {
       const int halo_count = count + static_cast<int>(round_up(below.halo, MARGIN));
       const Tile tile = read_tile(p, i - 1, b, first, halo_count, s);
       read_dy(p, i, b, first, below.halo, count, s, dy_row);
+      if (!last) prefetch_gradients(p, i, b, first + below.tile, below.tile);
       for (int c = 0; c < layer.c_out; c++)
         s.left[c] = s.dy + c * dy_row + MARGIN + below.halo;
       input_rows(layer, tile.activations, tile.row, s.right);

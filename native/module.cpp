@@ -160,6 +160,7 @@ void infer(const Input& x, const Inputs& weights, const Inputs& biases, std::vec
 }  // namespace
 
 NB_MODULE(_native, m) {
+  nb::set_leak_warnings(false);  // what lives until the interpreter's end is no leak
   m.attr("kernels") = stapes::choose_kernels().name;
   nb::class_<Trainer>(m, "Trainer")
       .def(nb::init<int, int, std::vector<int>, std::vector<int>, std::vector<int>>(), "batch"_a,

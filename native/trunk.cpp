@@ -22,7 +22,7 @@ constexpr int TILE_FLOATS = 6144;   // 24 kB of activations: half of a first-lev
 constexpr size_t HUGE_PAGE = 2 << 20;
 
 Memory allocate(size_t bytes) {
-  const size_t alignment = bytes < HUGE_PAGE ? 64 : HUGE_PAGE;
+  const size_t alignment = bytes < 4 * HUGE_PAGE ? 64 : HUGE_PAGE;
   bytes = static_cast<size_t>(round_up(static_cast<int64_t>(bytes), alignment));
   Memory memory(std::aligned_alloc(alignment, bytes));
   if (!memory) throw std::bad_alloc();

@@ -4,6 +4,10 @@
 
 #include "plan.h"
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
 #if defined(__AVX512F__)
 #define STAPES_LANES 16
 #elif defined(__AVX__)
@@ -28,7 +32,16 @@ constexpr int MAX_BLOCK = 5, OUTER_LEFT = 2, OUTER_RIGHT = 5;  // 16 registers
 inline Vector load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 inline void store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
 inline Vector spread(float value) { return value - Vector{}; }
-inline Vector relu(Vector v) { return v > 0.0f ? v : Vector{}; }
+// The larger of 0 and v; not-a-number stays, so that broken training is seen.
+inline Vector relu(Vector v) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vector>(_mm512_max_ps(_mm512_setzero_ps(), reinterpret_cast<__m512>(v)));
+#elif defined(__AVX__)
+  return reinterpret_cast<Vector>(_mm256_max_ps(_mm256_setzero_ps(), reinterpret_cast<__m256>(v)));
+#else
+  return v < 0.0f ? Vector{} : v;
+#endif
+}
 inline Vector where_positive(Vector condition, Vector v) {
   return reinterpret_cast<Vector>((condition > 0.0f) & reinterpret_cast<Mask>(v));
 }

@@ -80,15 +80,12 @@ class Blocks:
 
 @dataclass(slots=True)
 class Scratch:
-    """Memory that passes borrow and give back: fresh pages cost more than the arithmetic.
-
-    Copies and pickles are empty.
-    """
+    """Memory that passes borrow and give back, for fresh pages are slow; copies are empty."""
 
     spare: list[tuple[Any, Any]] = field(default_factory=list)
 
     def borrow(self, key: tuple[Any, ...]) -> Any:
-        """A trainer of this shape; the caller gives it back with :meth:`give_back`."""
+        """A trainer of this shape, a spare one if there is one."""
         for i, (spare_key, trainer) in enumerate(self.spare):
             if spare_key == key:
                 del self.spare[i]
@@ -104,9 +101,9 @@ class Scratch:
         return Scratch, ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Forward:
-    """A training forward pass, kept for its backward pass.
+    """A training forward pass, kept for its one backward pass.
 
     Attributes:
         pooled: [B, C] mean over time of the last block's activations.
@@ -118,8 +115,9 @@ class Forward:
     means: list[Array]
     variances: list[Array]
     blocks: Blocks
+    scratch: Scratch
     key: tuple[Any, ...]
-    trainer: Any
+    trainer: Any | None
 
 
 def trunk_train_forward(
@@ -140,8 +138,8 @@ def trunk_train_forward(
     Raises:
         ValueError: shapes that do not belong together.
     """
-    if x.ndim != 2:
-        raise ValueError(f"x has shape {x.shape}, wanted [B, T]")
+    if x.ndim != 2 or not blocks.weights:
+        raise ValueError(f"x has shape {x.shape}, wanted [B, T], and at least one block")
     key = blocks.key(*x.shape)
     trainer = scratch.borrow(key)
     channels = blocks.channels
@@ -158,7 +156,7 @@ def trunk_train_forward(
         *statistics,
     )
     means, variances = (_split(s, [(c,) for c in channels]) for s in statistics)
-    return Forward(pooled, means, variances, blocks, key, trainer)
+    return Forward(pooled, means, variances, blocks, scratch, key, trainer)
 
 
 def trunk_train_backward(forward: Forward, d_pooled: Array, *, n_threads: int) -> Blocks:
@@ -172,11 +170,15 @@ def trunk_train_backward(forward: Forward, d_pooled: Array, *, n_threads: int) -
     Raises:
         ValueError: a second call, or another shape.
     """
+    if forward.trainer is None:
+        raise ValueError("this forward pass has had its backward pass")
     weights = [w.shape for w in forward.blocks.weights]
     vectors = [(c,) for c in forward.blocks.channels]
     shapes = [*weights, *vectors, *vectors]
     flat = np.empty(sum(int(np.prod(shape)) for shape in shapes), np.float32)
     forward.trainer.backward(_plain(d_pooled), n_threads, flat)
+    forward.scratch.give_back(forward.key, forward.trainer)
+    forward.trainer = None
     parts = _split(flat, shapes)
     n = len(weights)
     return Blocks(parts[:n], parts[n : 2 * n], parts[2 * n :], forward.blocks.strides)
@@ -205,6 +207,8 @@ def trunk_infer(
         ValueError: shapes that do not belong together.
         TypeError: ``frames`` that is not contiguous float32.
     """
+    if not kernels:
+        raise ValueError("there must be at least one block")
     pooled = np.empty((len(segments), kernels[-1].shape[0]), np.float32)
     weights, offsets = [_plain(w) for w in kernels], [_plain(b) for b in biases]
     strides = [stride] * len(weights)

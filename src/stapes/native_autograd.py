@@ -123,7 +123,7 @@ class _Trunk(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, settings: tuple[tuple[int, ...], float, native.Scratch], *all_: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        strides, epsilon, ctx.scratch = settings
+        strides, epsilon, scratch = settings
         n = len(strides)
         weights, gammas, betas = ([_array(t) for t in all_[i * n : (i + 1) * n]] for i in range(3))
         ctx.run = native.trunk_train_forward(
@@ -131,7 +131,7 @@ class _Trunk(torch.autograd.Function):
             native.Blocks(weights, gammas, betas, strides),
             epsilon=epsilon,
             n_threads=_threads(),
-            scratch=ctx.scratch,
+            scratch=scratch,
         )
         statistics = np.concatenate(ctx.run.means), np.concatenate(ctx.run.variances)
         mean, variance = map(torch.from_numpy, statistics)
@@ -141,9 +141,7 @@ class _Trunk(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, d_pooled: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        run = ctx.run
-        blocks = native.trunk_train_backward(run, _array(d_pooled), n_threads=_threads())
-        ctx.scratch.give_back(run.key, run.trainer)
+        blocks = native.trunk_train_backward(ctx.run, _array(d_pooled), n_threads=_threads())
         gradients = [*blocks.weights, *blocks.gammas, *blocks.betas]
         # Normalisation subtracts the batch mean, so a convolution's bias changes nothing.
         no_bias = [torch.zeros(c) for c in blocks.channels]
