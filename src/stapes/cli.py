@@ -165,9 +165,9 @@ def predict(
     overwrite: Overwrite = False,
 ) -> None:
     """Classify recordings."""
+    from stapes.archive import predict as run
     from stapes.clips import Skip
     from stapes.inference import load
-    from stapes.archive import predict as run
     from stapes.terminal import WRITERS
 
     classifier = load(model)

@@ -94,7 +94,8 @@ class FoldedNetwork:
                 frames=frames,
             )
             return frames
-        native.warn_missing("NumPy")
+        if not native.available():
+            native.warn_missing("NumPy")
         for first in range(0, len(segments), BATCH):
             *_, last = self.blocks(segments[first : first + BATCH])
             frames[first : first + BATCH] = last

@@ -24,6 +24,9 @@ from stapes.splits import folds, given_split, split
 TEST_SHARE = 0.2
 """Share of the sources that ``train`` holds out to measure the model on."""
 
+N_EXAMPLES = 3
+"""Recordings of each class that the report shows."""
+
 Progress = Callable[[str, int, int, str], None]
 """Told what is being done, how much of it is done, of how much, and how it goes."""
 
@@ -196,10 +199,45 @@ def train(
         measured = measure(model.fold(), *decoded.pick(test))
         metrics = summarise([measured]) | _provenance(started, preset, training_config)
         metrics |= {"best_epoch": state.best_epoch} | _left_out(decoded)
+        metrics["held_out"] = [{"name": c.name, "label": c.label} for c in measured.clips]
         write_json(folder / runs.METRICS_FILE, metrics)
         rows = "".join(json.dumps(row) + "\n" for row in state.history)
         write_text(folder / runs.HISTORY_FILE, rows)
+        page = _report(metrics, state.history, measured, decoded, title=Path(data).name)
+        write_text(folder / runs.REPORT_FILE, page)
     return metrics
+
+
+def _report(
+    metrics: dict[str, Any],
+    history: list[dict[str, float]],
+    measured: Measured,
+    decoded: DecodedDataset,
+    *,
+    title: str,
+) -> str:
+    """The page of a run."""
+    from stapes.report import render_report
+
+    shares, classes = measured.clip_probabilities(), measured.config.classes
+    shown = {1: classes[1]} if len(classes) == 2 else dict(enumerate(classes))
+    curves = {
+        name: evaluation.roc_curve(measured.targets, shares, index=index)
+        for index, name in shown.items()
+        if 0 < (measured.targets == index).sum() < len(shares)
+    }
+    examples: dict[str, list[tuple[str, Waveform]]] = {name: [] for name in classes}
+    for clip, waveform in zip(decoded.clips, decoded.waveforms, strict=True):
+        if len(examples[clip.label]) < N_EXAMPLES:
+            examples[clip.label].append((clip.name, waveform))
+    return render_report(
+        metrics,
+        title=title,
+        history=history,
+        curves=curves,
+        examples=examples,
+        sample_rate=decoded.sample_rate,
+    )
 
 
 def crossval(

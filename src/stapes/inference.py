@@ -57,7 +57,8 @@ class SegmentOutputs:
         wins = np.bincount(shares.argmax(axis=1), minlength=shares.shape[1])
         tie_break = np.float32(1e-6) * mean
         votes: NDArray[np.float32] = (wins / len(shares)).astype(np.float32) + tie_break
-        return votes / votes.sum()
+        votes /= votes.sum()
+        return votes
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,5 +131,6 @@ def _of_class(decoded: DecodedDataset, indices: Sequence[int], label: str) -> li
 
 def _standardise(waveform: Waveform, reference: Waveform) -> Waveform:
     """Subtract the mean and divide by the standard deviation of another waveform."""
-    scaled = (waveform - reference.mean()) / max(float(reference.std()), SILENCE_RMS)
-    return scaled.astype(np.float32, copy=False)
+    spread = np.maximum(reference.std(), np.float32(SILENCE_RMS))
+    scaled: Waveform = (waveform - reference.mean()) / spread
+    return scaled

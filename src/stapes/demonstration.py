@@ -1,0 +1,66 @@
+"""Everything at once: recordings, training, an honest measure, predictions, explanations."""
+
+from pathlib import Path
+from typing import Any
+
+from stapes.archive import predict
+from stapes.clips import Skip
+from stapes.dataset import load_dataset
+from stapes.experiment import Progress, silent, train
+from stapes.explanation import explain
+from stapes.synthesis import write_demo
+
+N_SHOWN = 6
+"""Recordings whose predictions are shown."""
+
+
+def demo(
+    data: str | Path | None = None,
+    *,
+    out: str | Path = "demo",
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress = silent,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train, measure, predict and explain, on the recordings given or on synthesised ones.
+
+    Args:
+        data: as for :func:`stapes.train`; barks and meows synthesised on the spot if None.
+        out: folder to write: ``recordings`` (if synthesised), ``run`` and one ``explain-CLASS`` a
+            class.
+        seed: of the synthesis and of the training.
+        overwrite: replace an earlier demo in ``out``.
+        progress: told how it goes.
+        **settings: fields of :class:`stapes.config.TrainingConfig`.
+
+    Returns:
+        "metrics" of the training, "predictions" of a few recordings that were held out, and
+        "pages" to open, by what they show.
+    """
+    folder = Path(out)
+    if data is None:
+        progress("synthesising", 0, 1, "")
+        data = write_demo(folder / "recordings", seed=seed, overwrite=overwrite)
+        progress("synthesising", 1, 1, "")
+    run = folder / "run"
+    metrics = train(data, out=run, seed=seed, overwrite=overwrite, progress=progress, **settings)
+    held_out = _some_of_each(metrics["held_out"], N_SHOWN // len(metrics["classes"]) or 1)
+    root = load_dataset(data).root
+    answers = [
+        p for p in predict(run, [root / name for name, _ in held_out]) if not isinstance(p, Skip)
+    ]
+    pages = {"report": run / "report.html"}
+    for name, label in _some_of_each(metrics["held_out"], 1):
+        pages[f"one {label}"] = explain(
+            run, root / name, out=folder / f"explain-{label}", overwrite=overwrite
+        )
+    return {"metrics": metrics, "predictions": answers, "pages": pages}
+
+
+def _some_of_each(held_out: list[dict[str, str]], n_each: int) -> list[tuple[str, str]]:
+    """The first few held-out recordings of every class: (name, label)."""
+    by_label: dict[str, list[str]] = {}
+    for clip in held_out:
+        by_label.setdefault(clip["label"], []).append(clip["name"])
+    return [(name, label) for label, names in by_label.items() for name in names[:n_each]]
