@@ -194,7 +194,7 @@ def train(
             )
         except TrainingError as error:
             raise TrainingError(f"{error}; {_keep_best(folder, config)}") from error
-        model = Model(config, state.best, _about(decoded, training, state, preset, training_config))
+        model = Model(config, state.best, about(decoded, training, state, preset, training_config))
         checkpoint.save(folder / checkpoint.MODEL_FILE, model)
         measured = measure(model.fold(), *decoded.pick(test))
         metrics = summarise([measured]) | _provenance(started, preset, training_config)
@@ -377,7 +377,7 @@ def _keep_best(folder: Path, config: ModelConfig) -> str:
     return f"the model of epoch {epoch} is kept in {folder / checkpoint.MODEL_FILE}"
 
 
-def _about(
+def about(
     decoded: DecodedDataset,
     training: Sequence[int],
     state: Any,
