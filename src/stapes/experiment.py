@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from stapes.files import write_json, write_text
 from stapes.inference import HOPS_PER_SEGMENT, SegmentOutputs, Vote, load, segment_outputs
 from stapes.segments import Waveform, passes_gate
 from stapes.splits import folds, given_split, split
+
+if TYPE_CHECKING:
+    from stapes.training import Examples, State, Step
 
 TEST_SHARE = 0.2
 """Share of the sources that ``train`` holds out to measure the model on."""
@@ -114,12 +117,20 @@ def learn(
     config: ModelConfig,
     settings: TrainingConfig,
     state_path: Path | None = None,
-    on_step: Callable[[Any], None] | None = None,
-) -> Any:
+    on_step: "Callable[[Step], None] | None" = None,
+) -> "State":
     """Train on some of the clips, a grouped part of which chooses the best epoch.
 
+    Args:
+        decoded: all clips.
+        indices: those to train on.
+        config: the network.
+        settings: how to train it.
+        state_path: where the state is saved, and resumed from if it exists.
+        on_step: called after every step.
+
     Returns:
-        The final :class:`stapes.training.State`.
+        The final state, whose ``best`` are the weights of the best epoch.
     """
     from stapes.training import fit
 
@@ -137,7 +148,9 @@ def learn(
     )
 
 
-def _examples(decoded: DecodedDataset, indices: Sequence[int], classes: Sequence[str]) -> Any:
+def _examples(
+    decoded: DecodedDataset, indices: Sequence[int], classes: Sequence[str]
+) -> "Examples":
     from stapes.training import Examples
 
     clips = [decoded.clips[i] for i in indices]
@@ -356,10 +369,10 @@ def _left_out(decoded: DecodedDataset) -> dict[str, Any]:
     return {"skipped": skipped, "warnings": list(decoded.warnings)}
 
 
-def step_reporter(progress: Progress, task: str) -> Callable[[Any], None]:
+def step_reporter(progress: Progress, task: str) -> "Callable[[Step], None]":
     """Turns training steps into progress."""
 
-    def report(step: Any) -> None:
+    def report(step: "Step") -> None:
         note = f"loss {step.loss:.3f}, accuracy {step.accuracy:.0%}"
         progress(task, step.step, step.n_steps, note)
 
@@ -380,7 +393,7 @@ def _keep_best(folder: Path, config: ModelConfig) -> str:
 def about(
     decoded: DecodedDataset,
     training: Sequence[int],
-    state: Any,
+    state: "State",
     preset: str,
     settings: TrainingConfig,
 ) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def fit(
         UsageError: a saved state belongs to another training.
     """
     state = _begin(config, settings)
-    identity = _identity(config, settings, training)
+    identity = _identity(config, settings, training, validation)
     if state_path is not None and state_path.exists():
         _restore(state, state_path, identity)
         if _finished(state, settings):
@@ -297,21 +297,31 @@ def _report(state: State, settings: TrainingConfig) -> Step:
     )
 
 
-def _identity(config: ModelConfig, settings: TrainingConfig, training: Examples) -> dict[str, Any]:
+def _identity(
+    config: ModelConfig,
+    settings: TrainingConfig,
+    training: Examples,
+    validation: Examples | None,
+) -> dict[str, Any]:
     """What must be the same for a resumed training to end like one never interrupted."""
-    data = hashlib.sha256()
-    for name, waveform, target in zip(
-        training.names, training.waveforms, training.targets, strict=True
-    ):
-        data.update(f"{name}\0{target}\0".encode("utf-8", "surrogateescape"))
-        data.update(np.ascontiguousarray(waveform).tobytes())
     return {
         "version": __version__,
         "threads": torch.get_num_threads(),
-        "data": data.hexdigest()[:16],
+        "data": _digest(training),
+        "validation": _digest(validation) if validation else "",
         **as_dict(config),
         **as_dict(settings),
     }
+
+
+def _digest(examples: Examples) -> str:
+    """Changes with any name, sample or target."""
+    digest = hashlib.sha256()
+    rows = zip(examples.names, examples.waveforms, examples.targets, strict=True)
+    for name, waveform, target in rows:
+        digest.update(f"{name}\0{target}\0{len(waveform)}\0".encode("utf-8", "surrogateescape"))
+        digest.update(np.ascontiguousarray(waveform).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _save(state: State, path: Path, identity: dict[str, Any]) -> None:
