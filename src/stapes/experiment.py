@@ -373,7 +373,10 @@ def step_reporter(progress: Progress, task: str) -> "Callable[[Step], None]":
     """Turns training steps into progress."""
 
     def report(step: "Step") -> None:
-        note = f"loss {step.loss:.3f}, accuracy {step.accuracy:.0%}"
+        note = (
+            f"loss {step.loss:.3f}, accuracy {step.accuracy:.0%},"
+            f" {step.segments_per_second:,.0f} segments/s"
+        )
         progress(task, step.step, step.n_steps, note)
 
     return report

@@ -75,6 +75,7 @@ class Step:
     n_steps: int
     loss: float
     accuracy: float
+    segments_per_second: float
 
 
 def fit(
@@ -108,17 +109,17 @@ def fit(
         if _finished(state, settings):
             return state
     batches = _batches(config, settings, training, first_step=state.step)
+    began = time.monotonic() - state.seconds
     with Interruption() as interruption, closing(batches):
         for batch in batches:
-            started = time.monotonic()
             state.optimizer.param_groups[0]["lr"] = learning_rate(state.step, settings)
             _take_step(state, batch, names=training.names)
             _follow(state, decay=settings.averaging)
             state.step += 1
+            state.seconds = time.monotonic() - began
             epoch_ends = state.step % settings.steps_per_epoch == 0
             if epoch_ends:
                 _end_epoch(state, settings, validation)
-            state.seconds += time.monotonic() - started
             if on_step is not None:
                 on_step(_report(state, settings))
             stop = interruption.number
@@ -294,6 +295,7 @@ def _report(state: State, settings: TrainingConfig) -> Step:
         n_steps=settings.n_steps,
         loss=last["loss"] if last else state.loss_sum / in_epoch,
         accuracy=last["accuracy"] if last else state.n_correct / in_epoch,
+        segments_per_second=state.step * settings.batch_size / max(state.seconds, 1e-9),
     )
 
 
