@@ -15,6 +15,7 @@ from stapes.drawing import (
     INK,
     LINE,
     MUTED,
+    PAPER,
     WIDE,
     class_colour,
     fading,
@@ -161,7 +162,7 @@ def plot_layers(explanation: ClipExplanation, *, width: float = WIDE) -> Figure:
     _caption(grid[0], "input", f"{len(seconds):,} samples, {_spacing_ms(seconds)} ms apart")
     for axes, number in zip(grid[1:-1], range(1, n_layers + 1), strict=True):
         _draw_layer(axes, explanation, number)
-    _draw_frames(grid[-1], explanation)
+    _draw_frames(grid[-1], explanation, limit=10 if is_narrow(width) else 24)
     grid[-1].set(xlabel="seconds", xlim=(seconds[0], seconds[0] + config.segment_seconds))
     return figure
 
@@ -190,7 +191,7 @@ def _draw_layer(axes: Axes, explanation: ClipExplanation, number: int) -> None:
     _caption(axes, f"layer {number}", frames)
 
 
-def _draw_frames(axes: Axes, explanation: ClipExplanation) -> None:
+def _draw_frames(axes: Axes, explanation: ClipExplanation, *, limit: int) -> None:
     """What every last frame adds to the evidence."""
     segment, row = explanation.segment, explanation.row
     classes = explanation.config.classes
@@ -200,7 +201,7 @@ def _draw_frames(axes: Axes, explanation: ClipExplanation) -> None:
     axes.bar(seconds, added, width=0.9 * step, color=[colours[int(v > 0)] for v in added])
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.yaxis.set_major_locator(MaxNLocator(3))
-    against, towards = (printable(side, limit=16) for side in sides(classes, row))
+    against, towards = (printable(side, limit=limit) for side in sides(classes, row))
     _caption(axes, "what each frame adds", f"▲ {towards}   ▼ {against}")
 
 
@@ -243,7 +244,8 @@ def plot_contributions(explanation: ClipExplanation, *, width: float = WIDE) -> 
     added.set_title("= added up")
     heard.set_xlabel("activation", fontsize=7.5)
     weights.set_xlabel("head", fontsize=7.5)
-    against, towards = (printable(s, limit=14) for s in sides(explanation.config.classes, row))
+    limit = 10 if is_narrow(width) else 20
+    against, towards = (printable(s, limit=limit) for s in sides(explanation.config.classes, row))
     added.set_xlabel(f"← {against}   |   {towards} →", fontsize=7.5)
     for axes in (heard, weights, added):
         axes.axvline(0, color=MUTED, linewidth=0.8)
@@ -260,7 +262,8 @@ def _sum_in_words(explanation: ClipExplanation) -> str:
     share = float(segment.probabilities[classes.index(explanation.label)])
     function = "sigmoid" if len(classes) == 2 else "softmax"
     label = printable(explanation.label, limit=18)
-    return f"logit {segment.logits[explanation.row]:+.2f}  →  {function}  →  {label} {share:.1%}"
+    logit = f"{segment.logits[explanation.row]:+.2f}".replace("-", "−")
+    return f"logit {logit}  →  {function}  →  {label} {share:.1%}"
 
 
 def _draw_waterfall(axes: Axes, steps: Sequence[float], *, colours: tuple[str, str]) -> None:
@@ -270,14 +273,19 @@ def _draw_waterfall(axes: Axes, steps: Sequence[float], *, colours: tuple[str, s
     for y, (begin, end, step) in enumerate(zip(begins, ends, steps, strict=True)):
         axes.barh(y, step, left=begin, color=colours[int(step > 0)], height=0.66)
         axes.plot([end, end], [y, y + 1], color=MUTED, linewidth=0.8, zorder=0)
-        right = max(begin, end)
-        axes.annotate(f"{step:+.2f}", (right, y), (3, 0), textcoords="offset points", va="center",
-                      fontsize=7.5, color=MUTED)  # fmt: skip
+        _note(axes, f"{step:+.2f}", (max(begin, end), y), fontsize=7.5, color=MUTED)
     total = float(ends[-1])
     axes.barh(len(steps), total, color=colours[int(total > 0)], height=0.8)
-    axes.annotate(f"{total:+.2f}", (max(total, 0), len(steps)), (3, 0), weight="bold",
-                  textcoords="offset points", va="center")  # fmt: skip
+    _note(axes, f"{total:+.2f}", (max(total, 0), len(steps)), weight="bold")
     axes.margins(x=0.2)
+
+
+def _note(axes: Axes, text: str, place: tuple[float, float], **style: Any) -> None:
+    """Text right of a place, on the page's own ground so that lines do not cross it."""
+    ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8}
+    text = text.replace("-", "−")
+    offset: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+    axes.annotate(text, place, bbox=ground, **offset, **style)
 
 
 @styled

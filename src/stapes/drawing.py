@@ -49,6 +49,7 @@ STYLE: dict[str, Any] = {
     "figure.dpi": 144,
     "figure.constrained_layout.h_pad": 0.06,
     "figure.constrained_layout.w_pad": 0.06,
+    "figure.constrained_layout.wspace": 0.05,
     "font.family": ["DejaVu Sans"],
     "font.size": 9.0,
     "text.color": INK,
@@ -80,12 +81,15 @@ _Parameters = ParamSpec("_Parameters")
 
 
 def styled(draw: Callable[_Parameters, Figure]) -> Callable[_Parameters, Figure]:
-    """Give a drawing function the common look, for as long as it draws."""
+    """Give a drawing function the common look, and lay its figure out once for all writers."""
 
     @wraps(draw)
     def wrapper(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> Figure:
         with _look():
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            return figure
 
     return wrapper
 
@@ -190,7 +194,9 @@ def as_svg(figure: Figure, *, name: str) -> str:
     for colour, variable in zip((INK, MUTED, LINE, PAPER), _VARIABLES, strict=True):
         drawing = drawing.replace(colour, f"var(--{variable})")
     drawing = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", drawing)
-    return re.sub(r' (width|height)="[^"]*pt"', "", drawing, count=2)
+    drawing = re.sub(r' height="[^"]*pt"', "", drawing, count=1)
+    size = f'style="max-width: {100 * figure.get_figwidth():.0f}px"'
+    return re.sub(r'width="[^"]*pt"', size, drawing, count=1)
 
 
 _VARIABLES = ("ink", "muted", "line", "paper")

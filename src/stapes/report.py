@@ -6,6 +6,7 @@ import math
 import wave
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,23 @@ Draw = Callable[[float], Figure]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A figure on a page, drawn for a desk and for a phone, and what to see in it."""
+    """A figure on a page, drawn for a desk and for a phone, and what to see in it.
+
+    Attributes:
+        name: begins the ids of its elements.
+        title: above it.
+        words: below it.
+        wide: the drawing for a desk and for paper.
+        narrow: the drawing for a phone.
+        half: whether two such figures stand side by side on a desk.
+    """
 
     name: str
     title: str
     words: str
     wide: Markup
     narrow: Markup
+    half: bool
 
 
 def render_explanation(explanation: ClipExplanation, *, name: str, model: str = "") -> str:
@@ -53,6 +64,12 @@ def render_explanation(explanation: ClipExplanation, *, name: str, model: str = 
         name: what the clip is called.
         model: what the model is called.
     """
+    return _clip_page(explanation, explanation_figures(explanation), name=name, model=model)
+
+
+def _clip_page(
+    explanation: ClipExplanation, figures: Mapping[str, Draw], *, name: str, model: str
+) -> str:
     config = explanation.config
     ranked = sorted(enumerate(explanation.probabilities.tolist()), key=lambda pair: -pair[1])
     played = explanation.waveform[: explanation.n_samples][:MAX_AUDIO_SAMPLES]
@@ -67,7 +84,7 @@ def render_explanation(explanation: ClipExplanation, *, name: str, model: str = 
         seconds=explanation.n_samples / config.sample_rate,
         played_seconds=len(played) / config.sample_rate,
         audio=_audio_uri(played, sample_rate=config.sample_rate),
-        pictures=_pictures(explanation_figures(explanation), _clip_words(explanation)),
+        pictures=_pictures(figures, _clip_words(explanation)),
     )
 
 
@@ -85,10 +102,11 @@ def write_explanation(
     Returns:
         The page's path.
     """
-    for figure, draw in explanation_figures(explanation).items():
-        save_figure(draw(WIDE), Path(folder) / figure)
+    figures = {key: cache(draw) for key, draw in explanation_figures(explanation).items()}
+    for key, draw in figures.items():
+        save_figure(draw(WIDE), Path(folder) / key)
     page = Path(folder) / PAGE_FILE
-    write_text(page, render_explanation(explanation, name=name, model=model))
+    write_text(page, _clip_page(explanation, figures, name=name, model=model))
     return page
 
 
@@ -105,29 +123,33 @@ def explanation_figures(explanation: ClipExplanation) -> dict[str, Draw]:
 def _clip_words(explanation: ClipExplanation) -> dict[str, tuple[str, str]]:
     """Title and sentence for every figure of a clip."""
     against, towards = clip_plots.sides(explanation.config.classes, explanation.row)
+    left = f"for {against}" if len(explanation.head_bias) == 1 else "against it"
     step_ms = 1000 * explanation.timeline.step_seconds
     raw = explanation.first_layer.raw_kernels is not None
-    two = len(explanation.head_bias) == 1
+    logit = explanation.logits[explanation.row]
+    sum_up = f" Weighed by how many segments heard it, all together make the logit {logit:+.2f}."
     return {
         "when": (
             "When it heard what",
             f"Each bar is {step_ms:.3g} ms of sound: up speaks for {towards}, down for {against}."
-            if two
-            else f"Each column is {step_ms:.3g} ms of sound; colour speaks for that row's class.",
+            + sum_up
+            if len(explanation.head_bias) == 1
+            else f"Each column is {step_ms:.3g} ms of sound: in a row's own colour it speaks for"
+            " that class, in grey against it.",
         ),
         "layers": (
             "The sound on its way through the layers",
             "One segment from top to bottom. Every layer keeps the time axis but halves its"
-            " detail; each line is a filter, and the darker, the more it responds. The last row is"
-            " what each moment adds to the answer."
+            " detail; each line is a filter, in stronger colour where it responds more. The last"
+            " row is what each moment adds to the answer."
             if explanation.config.stride == 2
             else "One segment from top to bottom, coarser with every layer; each line is a filter,"
-            " and the darker, the more it responds. The last row is what each moment adds.",
+            " in stronger colour where it responds more. The last row is what each moment adds.",
         ),
         "contributions": (
             "How the answer adds up",
             f"How much each filter of the last layer heard on average, times its weight, one step"
-            f" after the other: steps to the right speak for {towards}, to the left for {against}."
+            f" after the other: steps to the right speak for {towards}, to the left {left}."
             " They end at the logit, and the logit is the probability in another form.",
         ),
         "filters": (
@@ -235,15 +257,19 @@ def _first(items: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pictures(figures: Mapping[str, Draw], words: Mapping[str, tuple[str, str]]) -> list[Picture]:
-    return [
-        Picture(
-            name,
-            *words[name],
-            wide=Markup(as_svg(draw(WIDE), name=f"{name}-wide")),
-            narrow=Markup(as_svg(draw(NARROW), name=f"{name}-narrow")),
-        )
-        for name, draw in figures.items()
-    ]
+    return [_picture(name, draw, *words[name]) for name, draw in figures.items()]
+
+
+def _picture(name: str, draw: Draw, title: str, words: str) -> Picture:
+    wide = draw(WIDE)
+    return Picture(
+        name,
+        title,
+        words,
+        wide=Markup(as_svg(wide, name=f"{name}-wide")),
+        narrow=Markup(as_svg(draw(NARROW), name=f"{name}-narrow")),
+        half=wide.get_figwidth() < 0.55 * WIDE,
+    )
 
 
 def _audio_uri(waveform: Waveform, *, sample_rate: int) -> str:
@@ -274,4 +300,4 @@ def _percent(share: float | None, digits: int = 1) -> str:
     """A share for people; one that was not measured says so."""
     if share is None or not math.isfinite(share):
         return "not measured"
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
