@@ -1,0 +1,232 @@
+"""Sound pieces of a container -> mono float32 pieces at the file's own rate, checked on the way."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from stapes.errors import AudioError
+from stapes.integrity import Finding, Layout, Source, View
+
+Waveform = NDArray[np.float32]
+NonFinite = Literal["refuse", "zero"]
+
+SAMPLE_RATES_HZ = (1_000, 500_000)
+"""Lowest and highest rate that is believed; ultrasound recorders reach 500 kHz."""
+
+MOST_CHANNELS = 64
+"""Up to here all channels are averaged; more is taken for a forged header."""
+
+PIECE_SAMPLES = 1 << 18
+"""Samples, over all channels, that are decoded at a time."""
+
+LOUDEST = 2.0**31
+"""Larger samples are absurd: even 32-bit integers written as they are stay below."""
+
+DECODED_BYTES = 16 << 30
+"""What any file may decode to (10 h of 48 kHz stereo are 14 GB): the end for bombs."""
+
+DECODED_RATIO = 1_000
+"""Larger files may decode to this many times their size; speech and music reach 50."""
+
+NUL_TAIL_SECONDS = 0.25
+"""Shorter NULs at the end are silence."""
+
+EDGE_SECONDS, NEAR_SECONDS = 0.005, 0.1
+ABRUPT = 0.3
+"""A sound breaks off if its last 5 ms still peak above this share of the last 100 ms's RMS."""
+
+
+class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that is read straight on.
+
+    soundfile follows each read of a seekable file by a seek, which makes decoders of packed
+    formats start anew.
+    """
+
+    def seekable(self) -> bool:
+        """No, as far as soundfile is concerned."""
+        return False
+
+
+class Decoder:
+    """Decodes one file, piece by piece.
+
+    Attributes:
+        sample_rate: of the file, in Hz.
+        findings: what is wrong with the file; complete after the last piece.
+    """
+
+    def __init__(self, source: Source, layout: Layout, *, non_finite: NonFinite) -> None:
+        """Open the decoder on the sound pieces.
+
+        Raises:
+            AudioError: it cannot read them, or the rate or channels are out of bounds.
+        """
+        self.findings = list(layout.findings)
+        self._name, self._layout, self._non_finite = source.name, layout, non_finite
+        self._most_bytes = max(DECODED_BYTES, DECODED_RATIO * source.size)
+        self._view = View(source, layout.pieces)
+        try:
+            self._file = SequentialFile(self._view)
+        except soundfile.LibsndfileError as error:
+            reason = self._view.error or AudioError(
+                f"{self._name}: {layout.kind} that cannot be decoded "
+                f"({error.error_string.rstrip('.')}): convert it to PCM WAV or FLAC"
+            )
+            raise reason from error
+        self.sample_rate: int = self._file.samplerate
+        self._check_bounds(self._file.channels)
+        self._position = self._n_decoded = 0
+        self._digest = hashlib.md5(usedforsecurity=False) if layout.md5 else None
+        self._zeroed: list[tuple[int, float, float]] = []
+
+    def _check_bounds(self, channels: int) -> None:
+        lowest, highest = SAMPLE_RATES_HZ
+        if not lowest <= self.sample_rate <= highest:
+            raise AudioError(
+                f"{self._name}: its header says {self.sample_rate:,} Hz: rates from {lowest:,} to "
+                f"{highest:,} Hz can be read; correct the header"
+            )
+        if not 1 <= channels <= MOST_CHANNELS:
+            raise AudioError(
+                f"{self._name}: its header says {channels:,} channels: up to {MOST_CHANNELS} can "
+                "be read; split it, or correct the header"
+            )
+
+    def skip(self, n_frames: int) -> None:
+        """Go on at a frame; only where the layout says that seeking is exact."""
+        self._position = self._file.seek(n_frames)
+        self._digest = None
+
+    def pieces(self) -> Iterator[Waveform]:
+        """Mono pieces up to the end.
+
+        Raises:
+            AudioError: a bomb, samples that are no numbers, or a disk that does not answer.
+        """
+        channels = self._file.channels
+        buffer = np.empty((max(1, PIECE_SAMPLES // channels), channels), np.float32)
+        weights = np.full(channels, 1 / channels, np.float32)
+        whole = True
+        while whole and len(frames := self._read(buffer)):
+            whole = len(frames) == len(buffer)
+            self._finish(frames)
+            yield frames @ weights
+        self._check_end()
+
+    def _read(self, buffer: Waveform) -> Waveform:
+        """The next frames, [T, C]; fewer than asked for at the end and where decoding fails."""
+        try:
+            n_frames = len(self._file.read(out=buffer))
+        except soundfile.LibsndfileError as error:
+            n_frames = max(0, min(self._file.tell() - self._position, len(buffer)))
+            time = (self._position + n_frames) / self.sample_rate
+            reason = error.error_string.rstrip(".")
+            self.findings.append(Finding("damaged", f"decoding ends at {time:.2f} s: {reason}"))
+        if self._view.error is not None:
+            raise self._view.error
+        self._n_decoded += n_frames
+        if self._n_decoded * buffer.itemsize * buffer.shape[1] > self._most_bytes:
+            raise AudioError(
+                f"{self._name}: decodes to more than {self._most_bytes >> 30} GiB, like a "
+                "decompression bomb: convert it to PCM WAV if it is none"
+            )
+        return buffer[:n_frames]
+
+    def _finish(self, frames: Waveform) -> None:
+        """Take note of decoded frames, and put right in place what is no number."""
+        if self._digest is not None:
+            self._digest.update(_as_integers(frames, self._layout.bits))
+        if not max(frames.max(), -frames.min()) <= LOUDEST:  # NaN is not, either
+            self._handle_non_finite(frames)
+        self._position += len(frames)
+
+    def _handle_non_finite(self, frames: Waveform) -> None:
+        bad = ~(np.abs(frames) <= LOUDEST)
+        where = np.flatnonzero(bad.any(axis=1)) + self._position
+        first, last = (float(frame) / self.sample_rate for frame in (where[0], where[-1]))
+        if self._non_finite == "refuse":
+            raise AudioError(
+                f"{self._name}: samples that are NaN, infinite or absurdly large, first at "
+                f"{first:.3f} s: export it again, or read it with non_finite='zero'"
+            )
+        self._zeroed.append((int(bad.sum()), first, last))
+        frames[bad] = 0.0
+
+    def _check_end(self) -> None:
+        """Compare what came with what should have come."""
+        if self._zeroed:
+            n, first, last = (
+                sum(z[0] for z in self._zeroed),
+                self._zeroed[0][1],
+                self._zeroed[-1][2],
+            )
+            note = f"{n:,} samples between {first:.3f} s and {last:.3f} s were no numbers; now zero"
+            self.findings.append(Finding("damaged", note))
+        if any(finding.flag == "damaged" for finding in self.findings):
+            return
+        expected = self._layout.n_frames or self._file.frames
+        if self._position < expected - self._layout.tolerance:
+            promised, came = expected / self.sample_rate, self._position / self.sample_rate
+            note = f"{promised:.2f} s are promised, {came:.2f} s could be decoded"
+            self.findings.append(Finding("damaged", note))
+        elif self._digest is not None and self._digest.digest() != self._layout.md5:
+            note = "the audio differs from the MD5 in the header, somewhere between 0 s and "
+            note += f"{self._position / self.sample_rate:.2f} s"
+            self.findings.append(Finding("damaged", note))
+
+    def close(self) -> None:
+        """Close the decoder, not the source."""
+        self._file.close()
+
+
+def without_nul_tail(decoder: Decoder, *, level: float) -> Iterator[Waveform]:
+    """Pieces of a decoder, without NULs that the sound breaks off into at the end.
+
+    A recorder that lost power leaves a file of the right length, filled up with NULs. Silence
+    that belongs to a recording is told from it by being short, or by a sound that fades.
+
+    Args:
+        decoder: where the pieces come from; is told what is left out.
+        level: the sample that NULs decode to.
+    """
+    rate, n_held, recent = decoder.sample_rate, 0, np.empty(0, np.float32)
+    for piece in decoder.pieces():
+        sound = np.flatnonzero(piece != np.float32(level))
+        end = int(sound[-1]) + 1 if len(sound) else 0
+        if end:
+            yield from _constant(n_held, level)
+            yield piece[:end]
+            recent = np.concatenate([recent, piece[:end]])[-max(1, round(NEAR_SECONDS * rate)) :]
+            n_held = 0
+        n_held += len(piece) - end
+    if n_held >= NUL_TAIL_SECONDS * rate and _breaks_off(recent, rate):
+        note = f"the sound breaks off into {n_held / rate:.2f} s of NULs at the end"
+        decoder.findings.append(Finding("damaged", note))
+    else:
+        yield from _constant(n_held, level)
+
+
+def _breaks_off(recent: Waveform, rate: int) -> bool:
+    if not len(recent):
+        return False
+    edge = recent[-max(1, round(EDGE_SECONDS * rate)) :]
+    return bool(np.abs(edge).max() >= ABRUPT * np.sqrt(np.mean(np.square(recent))))
+
+
+def _constant(n_samples: int, level: float) -> Iterator[Waveform]:
+    """A constant waveform in pieces of bearable length."""
+    for start in range(0, n_samples, PIECE_SAMPLES):
+        yield np.full(min(PIECE_SAMPLES, n_samples - start), level, np.float32)
+
+
+def _as_integers(frames: Waveform, bits: int) -> bytes:
+    """Samples as FLAC's digest wants them: little-endian integers, channels interleaved."""
+    scaled = frames * np.float32(1 << bits - 1)
+    if bits == 24:
+        return scaled.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
+    return scaled.astype("<i2" if bits == 16 else np.int8).tobytes()
