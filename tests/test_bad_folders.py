@@ -363,6 +363,7 @@ def test_bad_folder(tmp_path, make, outcome, request):
         assert (found, tuple(skipped)) == (GOOD, outcome.names)
         assert all(outcome.reason in skip.reason for skip in decoded.skipped)
         assert all(skip.reason and "\n" not in skip.reason for skip in decoded.skipped)
+        assert not any(str(root) in skip.reason for skip in decoded.skipped)  # it has the name
     elif isinstance(outcome, Ignored):
         assert (found, skipped) == (GOOD, [])
         assert load_dataset(root).ignored == outcome.kinds

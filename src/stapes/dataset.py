@@ -166,7 +166,7 @@ def read_clip(clip: Clip, *, sample_rate: int) -> audio.Recording | Skip:
         )
         after = os.stat(clip.path)
     except AudioError as error:
-        return Skip(clip.name, str(error))
+        return Skip(clip.name, str(error).removeprefix(f"{clip.path}: "))  # Skip names the file
     except OSError as error:
         return Skip(clip.name, f"cannot be read: {error.strerror}")
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
