@@ -1,6 +1,7 @@
 """The kernels against PyTorch in float64 and against plain NumPy sums, on every build."""
 
 import copy
+import itertools
 import pickle
 
 import numpy as np
@@ -278,7 +279,7 @@ class Trunk(torch.nn.Module):
         torch.manual_seed(0)
         sizes = [1, 6, 6, 6]
         self.convs = torch.nn.ModuleList(
-            torch.nn.Conv1d(i, o, 3, 2) for i, o in zip(sizes, sizes[1:], strict=False)
+            torch.nn.Conv1d(i, o, 3, 2) for i, o in itertools.pairwise(sizes)
         )
         self.norms = torch.nn.ModuleList(torch.nn.BatchNorm1d(6, eps=EPSILON) for _ in range(3))
         self.scratch = native.Scratch()

@@ -4,6 +4,7 @@ The trunk is every block (convolution, normalisation, ReLU) and the mean over ti
 live in ``native/`` and are built at installation; :func:`available` says whether they were.
 """
 
+import importlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -13,15 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_native: Any
 try:
-    from stapes import _native
-except ImportError:  # no compiler at installation, or a foreign processor
-    _native = None  # type: ignore[assignment]
+    _native = importlib.import_module("stapes._native")
+except ImportError:  # there was no compiler at installation
+    _native = None
 
 Array = NDArray[np.float32]
 
 STRIDES = (1, 2, 4, 8, 16)
 """Strides that the kernels know."""
+
+MAX_THREADS = 256
+"""Threads that one call of the kernels may use."""
 
 SPARE_SCRATCH = 4
 """Scratch memories kept for later passes."""
@@ -48,8 +53,10 @@ def warn_missing(substitute: str) -> None:
 
 
 def default_threads() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processors that this process may use, as far as the kernels can."""
+    linux = hasattr(os, "sched_getaffinity")
+    n_processors = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+    return min(n_processors, MAX_THREADS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ class Blocks:
         """Filters of every block."""
         return tuple(w.shape[0] for w in self.weights)
 
-    def key(self, batch: int, length: int) -> tuple[int, int, tuple[int, ...], ...]:
+    def key(self, batch: int, length: int) -> tuple[Any, ...]:
         """What scratch memory depends on."""
         return batch, length, self.channels, tuple(w.shape[2] for w in self.weights), self.strides
 

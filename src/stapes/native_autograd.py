@@ -139,7 +139,7 @@ class _Trunk(torch.autograd.Function):
         return torch.from_numpy(ctx.run.pooled), mean, variance
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, d_pooled: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         blocks = native.trunk_train_backward(ctx.run, _array(d_pooled), n_threads=_threads())
         gradients = [*blocks.weights, *blocks.gammas, *blocks.betas]
