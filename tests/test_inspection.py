@@ -118,7 +118,7 @@ def test_the_segment_shown_votes_and_speaks_loudest_for_the_label():
 def test_a_single_segment_keeps_its_frames_in_order_and_place():
     found = inspection.explain_waveform(make_network(), make_clip(16_000))
     step, line = found.segment.frame_contributions, found.timeline
-    np.testing.assert_allclose(line.evidence, found.head_bias + 16 * step, atol=1e-9)
+    np.testing.assert_allclose(line.evidence, found.head_bias + 16 * step, atol=1e-5)
     np.testing.assert_allclose(line.times_seconds, found.segment.times_seconds[-1])
     assert line.step_seconds == 0.064
 

@@ -148,14 +148,15 @@ def test_of_a_large_network_the_strongest_filters_are_shown_and_the_sum_stays():
 def test_the_strip_points_and_colours_by_the_sign_of_the_evidence():
     explanation = make_explanation()
     upper, lower = clip_plots.plot_strip(explanation).axes
-    line, n = explanation.timeline, len(explanation.timeline.shares)
-    bars = lower.patches[:n]
-    np.testing.assert_allclose([b.get_height() for b in bars], np.nan_to_num(line.evidence[0]))
-    middles = [b.get_x() + b.get_width() / 2 for b in bars]
-    np.testing.assert_allclose(middles, line.times_seconds)
-    for bar in bars:
-        if bar.get_height():
-            assert to_hex(bar.get_facecolor()) == drawing.class_colour(int(bar.get_height() > 0))
+    line = explanation.timeline
+    down, up = lower.patches[:2]
+    assert (down.get_data().values <= 0).all() and (up.get_data().values >= 0).all()
+    drawn = down.get_data().values + up.get_data().values
+    np.testing.assert_allclose(drawn, np.nan_to_num(line.evidence[0]))
+    colours = [to_hex(patch.get_facecolor()) for patch in (down, up)]
+    assert colours == [drawing.class_colour(0), drawing.class_colour(1)]
+    edges = up.get_data().edges
+    np.testing.assert_allclose((edges[1:] + edges[:-1]) / 2, line.times_seconds)
     (image,) = upper.images
     np.testing.assert_array_equal(image.get_array()[0, :, 3] > 0, line.shares > 0)
 
@@ -164,7 +165,7 @@ def test_hatched_stretches_are_those_in_no_voting_segment():
     explanation = make_explanation()
     line = explanation.timeline
     lower = clip_plots.plot_strip(explanation).axes[1]
-    (hatched,) = lower.patches[len(line.shares) :]
+    (hatched,) = lower.patches[2:]
     half = line.step_seconds / 2
     silent = line.times_seconds[line.shares == 0]
     assert hatched.get_x() == pytest.approx(silent[0] - half)
@@ -201,6 +202,14 @@ def test_the_confusion_matrix_shows_the_counts_row_by_row():
     texts = {(t.get_position()): t.get_text() for t in axes.texts}
     assert texts == {(0, 0): "31", (1, 0): "2", (0, 1): "3", (1, 1): "20"}
     np.testing.assert_allclose(axes.images[0].get_array(), [[31 / 33, 2 / 33], [3 / 23, 20 / 23]])
+
+
+def test_a_class_keeps_its_colour_where_others_have_no_curve():
+    rate = np.linspace(0, 1, 5)
+    figure = plots.plot_roc({"c": (rate, rate), "b": (rate, rate)}, classes=["a", "b", "c"])
+    colours = {line.get_label(): line.get_color() for line in figure.axes[0].lines}
+    assert colours["b"] == drawing.class_colour(1)
+    assert colours["c"] == drawing.class_colour(2)
 
 
 def test_recall_tells_a_class_without_clips_from_one_never_found():

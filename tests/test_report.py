@@ -74,7 +74,7 @@ def test_the_page_of_a_clip_stands_alone_and_says_the_answer(folder, explanation
     assert page.has("dog/dog_1.wav") and page.has("Model cats-dogs")
     n, n_voting = len(explanation.starts), explanation.voting.sum()
     assert page.has(f"{n} overlapping segments of 0.25 s. {n_voting} of them are loud enough")
-    assert page.has(f"logit {explanation.logits[0]:+.2f}")
+    assert page.has(f"make the logit {explanation.logits[0]:+.2f}".replace("-", "−"))
 
 
 def played(text):

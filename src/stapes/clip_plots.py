@@ -103,21 +103,16 @@ def _reach(explanation: ClipExplanation) -> tuple[float, float]:
 def _draw_evidence(axes: Axes, explanation: ClipExplanation) -> None:
     """One logit: up for the second class, down for the first."""
     line, classes = explanation.timeline, explanation.config.classes
-    evidence = line.evidence[0]
-    highest = max(float(np.nanmax(np.abs(evidence))), 1.0) * 1.15
-    axes.bar(
-        line.times_seconds,
-        np.nan_to_num(evidence),
-        width=line.step_seconds,
-        color=[class_colour(int(value > 0)) for value in evidence],
-    )
+    evidence = np.nan_to_num(line.evidence[0])
+    highest = max(float(np.abs(evidence).max()), 1.0) * 1.15
+    edges = np.linspace(*_reach(explanation), len(evidence) + 1)
+    axes.stairs(np.minimum(evidence, 0), edges, fill=True, color=class_colour(0))
+    axes.stairs(np.maximum(evidence, 0), edges, fill=True, color=class_colour(1))
     _hatch_silence(axes, explanation)
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.set(ylim=(-highest, highest), ylabel="evidence (logit)")
-    for index, (y, align) in enumerate(((0.03, "bottom"), (0.97, "top"))):
-        text = f"{'▲' if index else '▼'} {printable(classes[index], limit=20)}"
-        style: dict[str, Any] = {"weight": "bold", "va": align, "transform": axes.transAxes}
-        axes.text(0.01, y, text, color=class_colour(index), **style)
+    down, up = (printable(label, limit=14) for label in classes)
+    _caption(axes, f"▲ {up}", f"▼ {down}", colours=(class_colour(1), class_colour(0)))
 
 
 def _draw_evidence_rows(axes: Axes, explanation: ClipExplanation) -> None:
@@ -210,12 +205,12 @@ def _spacing_ms(seconds: Doubles) -> str:
     return f"{1000 * step:.4g}"
 
 
-def _caption(axes: Axes, name: str, about: str) -> None:
-    """A line above the axes: the name, then what it is, quieter."""
-    style: dict[str, Any] = {"va": "bottom", "fontsize": 8}
-    title = axes.annotate(name, (0, 1.02), xycoords="axes fraction", weight="bold", **style)
+def _caption(axes: Axes, name: str, about: str, *, colours: tuple[str, str] = (INK, MUTED)) -> None:
+    """A line above the axes: the name, then what it is."""
+    style: dict[str, Any] = {"va": "bottom", "fontsize": 8, "xycoords": "axes fraction"}
+    title = axes.annotate(name, (0, 1.02), weight="bold", color=colours[0], **style)
     style |= {"xycoords": title, "xytext": (8, 0), "textcoords": "offset points"}
-    axes.annotate(about, (1, 0), color=MUTED, **style)
+    axes.annotate(about, (1, 0), color=colours[1], **style)
 
 
 @styled

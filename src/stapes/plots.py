@@ -169,22 +169,25 @@ def plot_roc(
     curves: Mapping[str, Rates],
     *,
     areas: Mapping[str, float] | None = None,
+    classes: Sequence[str] = (),
     width: float = WIDE,
 ) -> Figure:
     """True against false positive rate at every threshold.
 
     Args:
-        curves: for each class, in the order of all classes, its false and true positive rates.
+        curves: for each class its false and true positive rates.
         areas: area under each curve, where known.
+        classes: all classes in order, where some have no curve; they keep their colours.
         width: inches.
     """
-    areas = areas or {}
+    areas, classes = areas or {}, list(classes or curves)
     side = min(width, 3.9)
     lines = -(-len(curves) // (1 if side < WIDE / 2 else 2))
     figure = new_figure(width=side, height=side + 0.19 * lines)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=LINE, linestyle=":", label="guessing")
-    for index, (label, (false_positives, true_positives)) in enumerate(curves.items()):
+    for label, (false_positives, true_positives) in curves.items():
+        index = classes.index(label)
         area = f"  {areas[label]:.3f}" if label in areas else ""
         colour = ACCENT if len(curves) == 1 else class_colour(index)
         style = "-" if index < 5 else "--"

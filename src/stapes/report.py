@@ -128,6 +128,7 @@ def _clip_words(explanation: ClipExplanation) -> dict[str, tuple[str, str]]:
     raw = explanation.first_layer.raw_kernels is not None
     logit = explanation.logits[explanation.row]
     sum_up = f" Weighed by how many segments heard it, all together make the logit {logit:+.2f}."
+    sum_up = sum_up.replace("-", "\N{MINUS SIGN}")
     return {
         "when": (
             "When it heard what",
@@ -189,7 +190,10 @@ def render_report(
         figures["rate"] = lambda width: plots.plot_learning_rate(history, width=width)
     if curves:
         chosen, areas = _first(curves), _areas(metrics, curves)
-        figures["roc"] = lambda width: plots.plot_roc(chosen, areas=areas, width=width)
+        classes = metrics.get("classes", ())
+        figures["roc"] = lambda width: plots.plot_roc(
+            chosen, areas=areas, classes=classes, width=width
+        )
     if examples:
         shown = _first(examples)
         figures["examples"] = lambda width: plots.plot_examples(
