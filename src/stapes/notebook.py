@@ -19,16 +19,14 @@ from stapes.dataset import DecodedDataset
 from stapes.engine import FoldedNetwork
 from stapes.experiment import (
     TEST_SHARE,
-    Measured,
     Progress,
     class_names,
     learn,
-    measure,
     read,
     silent,
     step_reporter,
-    summarise,
 )
+from stapes.measurement import Measured, measure, summarise
 from stapes.segments import SILENCE_RMS, Waveform
 from stapes.splits import split
 

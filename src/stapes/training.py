@@ -8,16 +8,13 @@ import hashlib
 import itertools
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +29,7 @@ from stapes.engine import FoldedNetwork, probabilities
 from stapes.errors import StopRequestedError, TrainingError, UsageError
 from stapes.files import write_bytes
 from stapes.generator import SegmentGenerator
+from stapes.interruption import Interruption
 from stapes.model import Network
 from stapes.segments import Waveform, gated_segments
 
@@ -375,32 +373,3 @@ def _part(tensors: Tensors, prefix: str) -> Tensors:
 
 def _as_torch(arrays: Tensors) -> dict[str, Tensor]:
     return {k: torch.from_numpy(v.copy()) for k, v in arrays.items()}
-
-
-class Interruption:
-    """While it lasts, the first SIGINT or SIGTERM is noted instead of striking anywhere.
-
-    Only the main thread can handle signals; elsewhere this does nothing.
-    """
-
-    def __init__(self) -> None:
-        """Nothing noted yet."""
-        self.number = 0
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        """Take over the two signals."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Give the signals back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.number = number
-        for taken, handler in self._previous.items():
-            signal.signal(taken, handler)  # the second time ends at once
