@@ -36,6 +36,7 @@ struct Layer {
   int halo;          // places that the reader looks ahead
   int places;        // places of a phase that hold frames
   int tile;          // places that the reader takes at once
+  int64_t reach;     // places of a phase that are ever read
   int64_t row;       // floats of one phase
   int64_t tile_row;  // the same in a tile
   float* y;          // [batch][c_out][phases][row]; null in the first layer
@@ -59,7 +60,7 @@ struct Plan {
   int64_t partial_size;
   // Where things lie in a unit's partial sums (in doubles).
   int64_t weight_sums, first_sums;
-  int max_rows, max_channels;
+  int64_t max_rows;        // input rows of the largest product
   int64_t tile_floats;  // of the largest tile, in floats
   int64_t row_sums;     // accumulators of the largest product rows x rows^T, in floats
 };

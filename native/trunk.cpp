@@ -1,200 +1,26 @@
-// Memory, the order of passes, and what is done serially between them.
+// The order of passes, and what is done serially between them.
 #include "trunk.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
-#include <cstring>
-#include <new>
-#include <stdexcept>
-#include <string>
 
 #include "team.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 namespace stapes {
-namespace {
-
-constexpr int N_UNITS = 16;         // parts of a batch: enough to share out, few to add up
-constexpr int TILE_FLOATS = 6144;   // 24 kB of activations: half of a first-level cache, about
-constexpr size_t HUGE_PAGE = 2 << 20;
-
-Memory allocate(size_t bytes) {
-  const size_t alignment = bytes < 4 * HUGE_PAGE ? 64 : HUGE_PAGE;
-  bytes = static_cast<size_t>(round_up(static_cast<int64_t>(bytes), alignment));
-  Memory memory(std::aligned_alloc(alignment, bytes));
-  if (!memory) throw std::bad_alloc();
-#if defined(__linux__)
-  if (alignment == HUGE_PAGE) madvise(memory.get(), bytes, MADV_HUGEPAGE);
-#endif
-  std::memset(memory.get(), 0, bytes);
-  return memory;
-}
-
-void require(bool condition, const std::string& message) {
-  if (!condition) throw std::invalid_argument(message);
-}
-
-void check(const Shape& shape) {
-  const size_t n = shape.channels.size();
-  require(shape.batch >= 1 && shape.length >= 1, "batch and length must be at least 1");
-  require(n >= 1 && n <= 64, "the number of layers must be in 1..64");
-  require(shape.kernels.size() == n && shape.strides.size() == n,
-          "channels, kernels and strides must have one number a layer");
-  for (size_t i = 0; i < n; i++) {
-    const int s = shape.strides[i];
-    require(shape.channels[i] >= 1 && shape.channels[i] <= 1024, "channels must be in 1..1024");
-    require(shape.kernels[i] >= 1 && shape.kernels[i] <= 1024, "kernels must be in 1..1024");
-    require(s >= 1 && s <= MAX_PHASES && (s & (s - 1)) == 0, "strides must be 1, 2, 4, 8 or 16");
-  }
-}
-
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
-
-int even_blocks(int n, int largest) { return ceil_div(n, ceil_div(n, largest)); }
-
-// TensorFlow's "same" padding in front.
-int padding(int n_in, int n, int kernel, int stride) {
-  return static_cast<int>(std::max<int64_t>(int64_t(n - 1) * stride + kernel - n_in, 0) / 2);
-}
-
-// Hands out pieces of one allocation; first run without memory to learn its size.
-class Cutter {
- public:
-  explicit Cutter(void* base) : base_(static_cast<char*>(base)) {}
-  template <class T>
-  T* take(int64_t count) {
-    T* piece = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
-    used_ += static_cast<size_t>(round_up(count * static_cast<int64_t>(sizeof(T)), 64));
-    return piece;
-  }
-  size_t used() const { return used_; }
-
- private:
-  char* base_;
-  size_t used_ = 0;
-};
-
-}  // namespace
 
 Trunk::Trunk(const Shape& shape, bool training) : shape_(shape), kernels_(choose_kernels()) {
-  check(shape);
-  plan_.batch = shape.batch;
-  plan_.n_units = training ? std::min(shape.batch, N_UNITS) : shape.batch;
-  plan_.training = training;
-  plan_.n_layers = static_cast<int>(shape.channels.size());
-  layers_.resize(plan_.n_layers);
+  memory_ = lay_out(shape, training, kernels_, plan_, layers_);
   normalisations_.resize(plan_.n_layers);
-  plan_.layers = layers_.data();
-  lay_out();
 }
-
-void Trunk::lay_out() {
-  const int n_layers = plan_.n_layers;
-  int n = shape_.length, channels = 1;
-  for (int i = 0; i < n_layers; i++) {
-    Layer& a = layers_[i];
-    a.c_in = channels, a.n_in = n, a.kernel = shape_.kernels[i], a.stride = shape_.strides[i];
-    a.n = n = ceil_div(n, a.stride);
-    a.c_out = channels = shape_.channels[i];
-    a.pad = padding(a.n_in, a.n, a.kernel, a.stride);
-    a.forward_block = even_blocks(a.c_out, kernels_.max_block);
-    a.backward_block = even_blocks(a.c_in, kernels_.max_block);
-  }
-  int64_t tile_floats = 0, max_rows = 0, row_sums = 0, x_need = 0, partial = 0;
-  for (int i = 0; i < n_layers; i++) {
-    Layer& a = layers_[i];
-    const Layer* reader = i + 1 < n_layers ? &layers_[i + 1] : nullptr;
-    a.phases = reader ? reader->stride : 1;
-    a.lead = reader ? reader->pad : 0;
-    a.halo = reader ? (reader->kernel - 1) / reader->stride : 0;
-    a.places = ceil_div(a.n + a.lead, a.phases);
-    a.tile = static_cast<int>(
-        std::clamp<int64_t>(TILE_FLOATS / (a.c_out * a.phases) / GRAIN * GRAIN, 64, 256));
-    const int64_t ahead = round_up(a.halo, MARGIN);
-    const int64_t furthest = round_up(std::max(a.places, reader ? reader->n : 0), GRAIN) + ahead;
-    a.row = furthest + MARGIN;
-    if (a.row % 256 == 0) a.row += MARGIN;  // rows a power of two apart share few cache lines
-    a.tile_row = a.tile + ahead + GRAIN + MARGIN;
-    const int64_t padded = round_up(a.c_out, a.forward_block) + kernels_.max_block;
-    const int c_next = reader ? reader->c_out : 0;
-    const int lead_next = i + 1 < n_layers - 1 ? layers_[i + 2].pad : 0;
-    tile_floats = std::max({tile_floats, padded * a.phases * a.tile_row,
-                            (c_next + kernels_.max_block + 1) *
-                                (std::max(a.tile_row, int64_t(lead_next)) + lead_next + a.tile +
-                                 a.halo + 2 * MARGIN)});
-    max_rows = std::max<int64_t>({max_rows, int64_t(a.c_in) * a.kernel,
-                                  int64_t(a.c_out) * a.kernel, 2 * a.c_out + 1});
-    const int64_t outer = int64_t(a.c_in) * a.kernel * a.c_out;
-    const int64_t left = round_up(2 * a.c_out + 1, kernels_.outer_left);
-    row_sums = std::max(row_sums, round_up(a.c_out, kernels_.outer_left) * a.c_in * a.kernel);
-    if (i == 0) partial = left * a.kernel, x_need = furthest;
-    plan_.weight_sums = std::max(plan_.weight_sums, int64_t(3) * a.c_out);
-    plan_.first_sums = std::max(plan_.first_sums, outer);
-  }
-  row_sums += partial;  // both are in use in the second layer's backward pass
-  const int64_t first_size = int64_t(2 * layers_[0].c_out + 1) * layers_[0].kernel;
-  plan_.first_sums += plan_.weight_sums;
-  plan_.partial_size = round_up(plan_.first_sums + first_size, 8);
-  plan_.tile_floats = round_up(tile_floats, 16);
-  plan_.max_rows = static_cast<int>(max_rows);
-  plan_.row_sums = row_sums * kernels_.lanes;
-
-  const Layer& first = layers_[0];
-  plan_.x_phases = first.stride * first.phases;
-  plan_.x_lead = first.pad + first.stride * first.lead;
-  const int ahead = (first.stride * (first.phases - 1) + first.kernel - 1) / plan_.x_phases;
-  const int64_t held = (plan_.x_lead + shape_.length) / plan_.x_phases + 1;
-  plan_.x_row = round_up(std::max(x_need + GRAIN + ahead, held) + MARGIN, MARGIN);
-
-  for (const bool measure : {true, false}) {
-    Cutter cut(measure ? nullptr : memory_.get());
-    int64_t gradients[2] = {0, 0};
-    for (int i = 0; i < n_layers; i++) {
-      Layer& a = layers_[i];
-      const int64_t size = int64_t(plan_.batch) * a.c_out * a.phases * a.row + MARGIN;
-      if (i > 0) a.y = cut.take<float>(size);
-      if (i > 0 && plan_.training) gradients[i & 1] = std::max(gradients[i & 1], size);
-      const int64_t taps = int64_t(a.c_in) * a.kernel;
-      a.forward_weights = cut.take<float>(round_up(a.c_out, a.forward_block) * taps);
-      a.backward_weights =
-          cut.take<float>(round_up(a.c_in, a.backward_block) * a.kernel * a.c_out);
-      for (float** v : {&a.scale, &a.shift, &a.rstd, &a.mean_rstd, &a.dy_g, &a.dy_y, &a.dy_1})
-        *v = cut.take<float>(a.c_out);
-    }
-    plan_.gradients[0] = cut.take<float>(gradients[0]);
-    plan_.gradients[1] = cut.take<float>(gradients[1]);
-    plan_.x = cut.take<float>(int64_t(plan_.batch) * plan_.x_phases * plan_.x_row);
-    plan_.partial = cut.take<double>(plan_.n_units * plan_.partial_size);
-    if (measure) memory_ = allocate(cut.used());
-  }
-}
-
-// ---- scratch ----
 
 void Trunk::reserve(int n_threads) {
-  const size_t bytes =
-      (4 * plan_.tile_floats + plan_.row_sums) * sizeof(float) + 2 * plan_.max_rows * sizeof(void*);
-  while (static_cast<int>(scratch_.size()) < n_threads) scratch_.push_back(allocate(bytes + 512));
-}
-
-Scratch Trunk::scratch(int member) const {
-  Cutter cut(scratch_[member].get());
-  Scratch s;
-  for (float** tile : {&s.activations, &s.first, &s.out, &s.dy})
-    *tile = cut.take<float>(plan_.tile_floats);
-  s.sums = cut.take<float>(plan_.row_sums);
-  s.left = cut.take<const float*>(plan_.max_rows);
-  s.right = cut.take<const float*>(plan_.max_rows);
-  return s;
+  while (static_cast<int>(scratch_.size()) < n_threads) scratch_.push_back(scratch_memory(plan_));
 }
 
 // ---- packing ----
 
 void Trunk::pack_weights(const Arrays& weights) {
-  first_weights_.assign(weights[0], weights[0] + layers_[0].c_out * layers_[0].kernel);
   for (int i = 0; i < plan_.n_layers; i++) {
     const Layer& a = layers_[i];
     auto weight = [&](int co, int ci, int k) {
@@ -315,7 +141,7 @@ void Trunk::forward(const float* x, const Arrays& weights, const Arrays& gammas,
   }
   reserve(n_threads);
   Team::run(n_threads, [&](Team& team, int member) {
-    const Scratch s = scratch(member);
+    const Scratch s = scratch_in(plan_, scratch_[member]);
     int64_t at = 0;
     for (int i = 0; i < plan_.n_layers; at += layers_[i].c_out, i++)
       team.phase(
@@ -342,7 +168,7 @@ void Trunk::backward(const float* d_pooled, int n_threads, const std::vector<flo
   reserve(n_threads);
   const int top = plan_.n_layers - 1;
   Team::run(n_threads, [&](Team& team, int member) {
-    const Scratch s = scratch(member);
+    const Scratch s = scratch_in(plan_, scratch_[member]);
     for (int i = top + 1; i >= 1; i--)
       team.phase(
           plan_.n_units,
@@ -375,7 +201,7 @@ void Trunk::infer(const float* x, int64_t n, const Arrays& weights, const Arrays
   reserve(n_threads);
   std::atomic<int64_t> next{0};
   Team::run(n_threads, [&](Team&, int member) {
-    const Scratch s = scratch(member);
+    const Scratch s = scratch_in(plan_, scratch_[member]);
     for (int64_t i; (i = next.fetch_add(1)) < n;) {
       pack_waveform(x + i * shape_.length, member);
       for (int layer = 1; layer < plan_.n_layers; layer++)

@@ -1,27 +1,15 @@
 // The trunk: blocks of convolution, normalisation and ReLU, then the mean over time.
 #pragma once
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 #include <vector>
 
-#include "kernels.h"
+#include "layout.h"
 
 namespace stapes {
 
 // The kernels for this processor; STAPES_KERNELS=baseline|avx2|avx512 in the environment may ask
 // for a simpler build (to test it).
 const Kernels& choose_kernels();
-
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-using Memory = std::unique_ptr<void, Free>;
-
-struct Shape {
-  int batch, length;
-  std::vector<int> channels, kernels, strides;  // one a layer
-};
 
 // Weights of all layers: [c_out][c_in][kernel] and [c_out] each.
 using Arrays = std::vector<const float*>;
@@ -53,9 +41,7 @@ class Trunk {
     std::vector<double> gamma, mean, rstd, sum_g, sum_gx;
   };
 
-  void lay_out();
   void reserve(int n_threads);
-  Scratch scratch(int member) const;
   void pack_weights(const Arrays& weights);
   void pack_waveform(const float* x, int slot);
   void combine_statistics(int layer, const Arrays& betas, double epsilon, float* mean, float* var);
@@ -71,7 +57,6 @@ class Trunk {
   std::vector<Normalisation> normalisations_;
   Memory memory_;
   std::vector<Memory> scratch_;
-  std::vector<float> first_weights_;  // [c][kernel] of the last forward
 };
 
 }  // namespace stapes

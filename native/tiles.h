@@ -1,0 +1,153 @@
+// Tiles: a few hundred frames of every channel of a layer, read from where they are stored.
+#pragma once
+#include <cstring>
+
+#include "kernels.h"
+#include "vectors.h"
+
+namespace stapes {
+namespace {  // every build has its own copy of everything here
+
+int ceil_div(int a, int b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
+int clamp(int value, int low, int high) {
+  return value < low ? low : value > high ? high : value;
+}
+
+struct Range {
+  int begin, end;
+};
+
+// Which of the places first, ..., first + count - 1 of a phase hold frames, counted from first.
+Range valid(const Layer& layer, int phase, int first, int count) {
+  const int begin = clamp(ceil_div(layer.lead - phase, layer.phases) - first, 0, count);
+  const int end = clamp(ceil_div(layer.n + layer.lead - phase, layer.phases) - first, begin, count);
+  return {begin, end};
+}
+
+void keep_valid(float* row, Range range, int count) {
+  std::memset(row, 0, sizeof(float) * range.begin);
+  std::memset(row + range.end, 0, sizeof(float) * (count - range.end));
+}
+
+// Clears what are no frames in a whole tile; only the first and the last tiles hold any.
+void keep_valid(const Layer& layer, int first, int count, float* tile) {
+  for (int phase = 0; phase < layer.phases; phase++) {
+    const Range range = valid(layer, phase, first, count);
+    if (range.begin == 0 && range.end == count) continue;
+    for (int c = 0; c < layer.c_out; c++)
+      keep_valid(tile + (c * layer.phases + phase) * layer.tile_row, range, count);
+  }
+}
+
+// ---- rows: where the taps of a convolution lie in a tile of its input ----
+
+void input_rows(const Layer& reader, const float* tile, int64_t tile_row, const float** rows) {
+  for (int c = 0; c < reader.c_in; c++)
+    for (int k = 0; k < reader.kernel; k++, rows++)
+      *rows = tile + (c * reader.stride + k % reader.stride) * tile_row + k / reader.stride;
+}
+
+// The taps of the first layer for the frames of one phase of its output.
+void waveform_rows(const Plan& p, int b, int phase, int first, const float** rows) {
+  const Layer& layer = p.layers[0];
+  for (int k = 0; k < layer.kernel; k++) {
+    const int q = layer.stride * phase + k;
+    rows[k] = p.x + (int64_t(b) * p.x_phases + q % p.x_phases) * p.x_row + q / p.x_phases + first;
+  }
+}
+
+// ---- reading a tile of a layer's output ----
+
+// Rows are too short for the processor to foresee the next: ask for it while the sums are running.
+void prefetch(const float* rows, int64_t row, int n_rows, int count) {
+  for (int j = 0; j < n_rows; j++)
+    for (int u = 0; u < count; u += 16) __builtin_prefetch(rows + j * row + u, 0, 2);
+}
+
+struct Tile {
+  const float* y;
+  int64_t y_row;
+  float* activations;
+  int64_t row;
+};
+
+int64_t offset(const Layer& layer, int b, int channel, int phase, int first) {
+  return ((int64_t(b) * layer.c_out + channel) * layer.phases + phase) * layer.row + first;
+}
+
+// The first layer's output before normalisation, computed anew; zero where there is no frame.
+void first_tile(const Plan& p, int b, int first, int count, const Scratch& s) {
+  const Layer& layer = p.layers[0];
+  const int64_t channel_row = layer.phases * layer.tile_row;
+  for (int phase = 0; phase < layer.phases; phase++) {
+    float* out = s.first + phase * layer.tile_row;
+    waveform_rows(p, b, phase, first, s.right);
+    multiply(layer.forward_weights, layer.forward_block, layer.c_out, s.right, layer.kernel, out,
+             channel_row, static_cast<int>(round_up(count, GRAIN)));
+  }
+  keep_valid(layer, first, count, s.first);
+}
+
+// Activations of `count` places (a multiple of the margin) of every channel and phase.
+Tile read_tile(const Plan& p, int i, int b, int first, int count, const Scratch& s) {
+  const Layer& layer = p.layers[i];
+  Tile tile{s.first, layer.tile_row, s.activations, layer.tile_row};
+  if (i == 0) {
+    first_tile(p, b, first, count, s);
+  } else {
+    tile.y = layer.y + offset(layer, b, 0, 0, first);
+    tile.y_row = layer.row;
+  }
+  for (int c = 0; c < layer.c_out; c++) {
+    const Vector scale = spread(layer.scale[c]), shift = spread(layer.shift[c]);
+    for (int phase = 0; phase < layer.phases; phase++) {
+      const float* y = tile.y + (c * layer.phases + phase) * tile.y_row;
+      float* a = tile.activations + (c * layer.phases + phase) * tile.row;
+      for (int u = 0; u < count; u += V) store(a + u, relu(load(y + u) * scale + shift));
+    }
+  }
+  keep_valid(layer, first, count, tile.activations);
+  return tile;
+}
+
+// ---- phases: y[phase][u] = frames[phases * u + phase], and back ----
+
+template <int P>
+void to_phases(const float* __restrict frames, int64_t row, int places, float* __restrict y) {
+  for (int u = 0; u < places; u++)
+    for (int phase = 0; phase < P; phase++) y[phase * row + u] = frames[P * u + phase];
+}
+
+void to_phases(const float* frames, int phases, int64_t row, int places, float* y) {
+  if (phases == 1) return to_phases<1>(frames, row, places, y);
+  if (phases == 2) return to_phases<2>(frames, row, places, y);
+  if (phases == 4) return to_phases<4>(frames, row, places, y);
+  for (int phase = 0; phase < phases; phase++)
+    for (int u = 0; u < places; u++) y[phase * row + u] = frames[phases * u + phase];
+}
+
+struct Affine {
+  float g, y, one;
+};
+
+// Frames of dy from the phases of g and y.
+template <int P>
+void from_phases(const float* __restrict g, const float* __restrict y, int64_t row, int places,
+                 Affine by, float* __restrict frames) {
+  for (int u = 0; u < places; u++)
+    for (int phase = 0; phase < P; phase++)
+      frames[P * u + phase] = by.g * g[phase * row + u] + (by.y * y[phase * row + u] + by.one);
+}
+
+void from_phases(const float* g, const float* y, int phases, int64_t row, int places, Affine by,
+                 float* frames) {
+  if (phases == 1) return from_phases<1>(g, y, row, places, by, frames);
+  if (phases == 2) return from_phases<2>(g, y, row, places, by, frames);
+  if (phases == 4) return from_phases<4>(g, y, row, places, by, frames);
+  for (int phase = 0; phase < phases; phase++)
+    for (int u = 0; u < places; u++)
+      frames[phases * u + phase] = by.g * g[phase * row + u] + (by.y * y[phase * row + u] + by.one);
+}
+
+}  // namespace
+}  // namespace stapes
