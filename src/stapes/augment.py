@@ -117,7 +117,8 @@ def colour(
     # Uniform parts of width 1 have variance 1/12; white noise of RMS 1 has bins of power T.
     noisy = torch.view_as_complex(torch.from_numpy(noise)) * colours
     coloured = spectrum * _response(points, n_bins).to(segments.device)
-    return torch.fft.irfft(coloured + noisy.to(segments.device), n=length)
+    waveforms: Tensor = torch.fft.irfft(coloured + noisy.to(segments.device), n=length)
+    return waveforms
 
 
 def _noise_colours(n_batch: int, rng: np.random.Generator) -> NDArray[np.float64]:
