@@ -210,7 +210,8 @@ def _caption(axes: Axes, name: str, about: str, *, colours: tuple[str, str] = (I
     style: dict[str, Any] = {"va": "bottom", "fontsize": 8, "xycoords": "axes fraction"}
     title = axes.annotate(name, (0, 1.02), weight="bold", color=colours[0], **style)
     style |= {"xycoords": title, "xytext": (8, 0), "textcoords": "offset points"}
-    axes.annotate(about, (1, 0), color=colours[1], **style)
+    weight = "bold" if colours[1] != MUTED else "normal"
+    axes.annotate(about, (1, 0), color=colours[1], weight=weight, **style)
 
 
 @styled
