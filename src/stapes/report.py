@@ -222,15 +222,17 @@ _RUN_WORDS = {
     "training": (
         "How it learned",
         "Each epoch the network is tried on recordings it does not learn from. The dot marks the"
-        " epoch that was kept. A solid line that turns while the dashed one goes on means that it"
-        " began to learn by heart.",
+        " epoch that was kept. The dashed line counts recordings that were mixed and disturbed, so"
+        " it may be the worse one; a solid loss that rises while the dashed one falls means"
+        " learning by heart.",
     ),
     "rate": (
         "How boldly it learned",
-        "The size of the steps: small to begin with, large in the middle, small to settle.",
+        "The size of the steps at the end of each epoch: large ones to get somewhere, small ones"
+        " to settle.",
     ),
     "examples": (
-        "What it learned from",
+        "What the recordings look like",
         "Recordings of each class at full scale: the height is the loudness, 1 is the loudest a"
         " file can hold.",
     ),
