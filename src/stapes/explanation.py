@@ -44,6 +44,7 @@ def explain(
     explanation = explain_waveform(
         classifier.network,
         recording.waveform,
+        hop_length=classifier.hop_length(None),  # the answer that prediction gives
         raw_kernels=classifier.model.tensors["convs.0.weight"],
     )
     try:
