@@ -1,7 +1,9 @@
 """Files replaced whole or not at all: temporary file in the same folder, fsync, rename."""
 
 import errno
+import fcntl
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -17,36 +19,49 @@ TEMPORARY_PREFIX = ".stapes-"
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+def replacing(path: str | Path, *, n_bytes: int = 0) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of ``path`` when the block ends without an error.
 
     Args:
-        path: the file to write; the old one stays until the new one is safe on the disk.
+        path: the file to write; the old one stays until the new one is safe on the disk. What a
+            link points to is replaced, not the link.
+        n_bytes: how long the file will be, where that is known, for the message of a full disk.
 
     Raises:
         StapesError: the folder cannot be written, or the disk is full.
     """
-    path = Path(path)
+    target = Path(os.path.realpath(path))
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
+        with _temporary(target.parent) as file:
+            try:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
+            finally:
+                n_bytes = max(n_bytes, file.tell())
+            os.chmod(file.name, 0o666 & ~_umask())
+            os.replace(file.name, target)
+            _sync_folder(target.parent)
+    except OSError as error:
+        raise StapesError(_explain(Path(path), error, n_bytes=n_bytes)) from error
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[IO[bytes]]:
+    """A file that is gone in the end unless it was renamed, locked as long as it is in use."""
+    with tempfile.NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=folder, delete=False) as file:
+        try:
+            with suppress(OSError):  # not every network file system has locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield file.file
         finally:
             with suppress(FileNotFoundError):
-                os.unlink(temporary)
-    except OSError as error:
-        raise StapesError(_explain(path, error)) from error
+                os.unlink(file.name)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Replace a file by ``content``, atomically."""
-    with replacing(path) as file:
+    with replacing(path, n_bytes=len(content)) as file:
         file.write(content)
 
 
@@ -56,15 +71,25 @@ def write_text(path: str | Path, content: str) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Replace a file by ``content`` as indented JSON, atomically."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    """Replace a file by ``content`` as indented JSON, atomically; nan becomes null."""
+    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
 
 def remove_orphans(folder: Path) -> None:
-    """Delete the temporary files that a killed run left in ``folder``."""
+    """Delete the temporary files that killed runs left in ``folder``, not those in use."""
     for orphan in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        with suppress(OSError):
+        with suppress(OSError), orphan.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             orphan.unlink()
+
+
+def _finite(content: Any) -> Any:
+    """The same with None for numbers that JSON does not have."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _umask() -> int:
@@ -81,8 +106,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _explain(path: Path, error: OSError) -> str:
+def _explain(path: Path, error: OSError, *, n_bytes: int) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(path.parent).free
-        return f"{path}: no space left ({free:,} bytes free); free some and run again"
+        needed = f"at least {n_bytes:,} bytes needed, " if n_bytes else ""
+        return f"{path}: no space left ({needed}{free:,} free); free some and run again"
     return f"{path}: cannot be written ({error.strerror}); choose another place"
