@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import soxr
@@ -18,12 +18,16 @@ from stapes.errors import ModelFileError, UsageError
 from stapes.segments import Waveform, cut, pad, passes_gate, peaks, segment_starts
 
 Vote = Literal["mean", "majority"]
+VOTES = get_args(Vote)
 
 HOPS_PER_SEGMENT = 4
 """Segments start every quarter of their length unless asked otherwise."""
 
 BLOCK_SECONDS = 10.0
 """Recordings are read, and go through the network, in pieces of this length."""
+
+SEGMENTS_AT_ONCE = 64
+"""Segments cut out at a time: bounds the memory however short the hop, not the result."""
 
 SHIPPED = Path(__file__).parent / "models"
 
@@ -49,7 +53,12 @@ class SegmentOutputs:
 
         "mean" averages the segments' probabilities; "majority" gives every class the share of
         the segments that it wins, a tie going to the class with the higher mean.
+
+        Raises:
+            ValueError: another method.
         """
+        if method not in VOTES:
+            raise ValueError(f"vote is {method!r}: give one of {', '.join(VOTES)}")
         shares = probabilities(self.logits[passes_gate(self.peaks, gate=gate)])
         mean: NDArray[np.float32] = shares.mean(axis=0)
         if method == "mean":
@@ -120,10 +129,12 @@ def segment_outputs(
 
     def run(waveform: Waveform) -> int:
         found = segment_starts(len(waveform), segment_length=length, hop_length=hop_length)
-        segments = cut(waveform, found, segment_length=length)
-        starts.append(found + offset)
-        logits.append(network.logits(network.prepare(segments)))
-        highest.append(peaks(segments))
+        for first in range(0, len(found), SEGMENTS_AT_ONCE):
+            some = found[first : first + SEGMENTS_AT_ONCE]
+            segments = cut(waveform, some, segment_length=length)
+            starts.append(some + offset)
+            logits.append(network.logits(network.prepare(segments)))
+            highest.append(peaks(segments))
         return int(found[-1]) + hop_length
 
     for block in blocks:
@@ -176,10 +187,11 @@ class Classifier:
             return max(1, length // HOPS_PER_SEGMENT)
         if hop == "dense":
             return min(math.prod([self.config.stride] * self.config.n_layers), length)
-        samples = round(hop * self.config.sample_rate) if np.isfinite(hop) else 0
+        finite = isinstance(hop, int | float) and math.isfinite(hop)
+        samples = round(hop * self.config.sample_rate) if finite else 0
         if not 1 <= samples <= length:
             raise UsageError(
-                f"hop is {hop} seconds: give 'dense' or seconds above 0, at most"
+                f"hop is {hop!r} seconds: give 'dense' or seconds above 0, at most"
                 f" {self.config.segment_seconds:g}"
             )
         return samples
@@ -203,7 +215,7 @@ class Classifier:
         Raises:
             AudioError: no audio that can be vouched for.
             UsageError: a hop out of range.
-            ValueError: a waveform that is not one-dimensional and finite.
+            ValueError: a waveform that is not one-dimensional, real and finite, or at no rate.
         """
         hop_length = self.hop_length(hop)
         if isinstance(source, np.ndarray):
@@ -218,11 +230,15 @@ class Classifier:
         return self._answer(path, outputs, flags=stream.flags, notes=stream.notes, vote=vote)
 
     def _resampled(self, waveform: Waveform, sample_rate: int | None) -> Waveform:
-        if waveform.ndim != 1 or not len(waveform) or not np.isfinite(waveform).all():
-            raise ValueError(f"a waveform must be [T] and finite, this is {waveform.shape}")
+        if waveform.ndim != 1 or not len(waveform) or waveform.dtype.kind not in "fiu":
+            raise ValueError(f"a waveform is [T], real: this is {waveform.dtype} {waveform.shape}")
         waveform = waveform.astype(np.float32, copy=False)
-        if sample_rate in (None, self.config.sample_rate):
+        if not np.isfinite(waveform).all():
+            raise ValueError("the waveform has samples that are not finite")
+        if sample_rate is None or sample_rate == self.config.sample_rate:
             return waveform
+        if not (math.isfinite(sample_rate) and sample_rate > 0):
+            raise ValueError(f"sample_rate is {sample_rate}: give Hz above 0")
         resampled: Waveform = soxr.resample(waveform, sample_rate, self.config.sample_rate)
         return resampled
 
@@ -264,7 +280,7 @@ def load(model: str | Path) -> Classifier:
     shipped = SHIPPED / f"{model}.safetensors"
     if path.is_dir():
         path = path / checkpoint.MODEL_FILE
-    elif not path.exists() and shipped.is_file():
+    if not path.exists() and shipped.is_file():  # also beside a folder of recordings of that name
         path = shipped
     if not path.exists():
         names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors")))
