@@ -3,7 +3,8 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ from typer.exceptions import TyperException
 
 from stapes import __version__
 from stapes.errors import StapesError, UsageError
-from stapes.files import replacing, write_json
+from stapes.files import remove_orphans, replacing, write_json
 from stapes.terminal import (
     print_metrics,
     print_predictions,
@@ -24,6 +25,9 @@ from stapes.terminal import (
 if TYPE_CHECKING:
     from stapes.inference import Prediction
 
+STDOUT = 1
+"""File descriptor of the standard output."""
+
 SKIPPED = 3
 """Exit code of a command that is done but had to leave some inputs out."""
 
@@ -31,7 +35,6 @@ app = typer.Typer(
     help="Recognise sounds straight from the waveform with a tiny convolutional network.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
     add_completion=False,
 )
 
@@ -51,11 +54,15 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is th
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
         print(f"stapes {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(UsageError.exit_code)
 
 
 @app.command()
@@ -109,15 +116,16 @@ def crossval(
     """Cross-validate with grouped folds: no source is ever on both sides."""
     from stapes import experiment
 
-    _check_json(json_path)
+    _check_json(json_path, data)
     settings = _given(epochs, batch_size, learning_rate, patience, device)
     _set_threads(threads)
     with progress_bar() as progress:
         metrics = experiment.crossval(
             data, preset=preset, seeds=seeds, progress=progress, **settings
         )
+    _save(metrics, json_path)
     print_metrics(metrics, title=f"{len(metrics['folds'])} folds, {seeds} seeds")
-    _finish(metrics, json_path)
+    _finish(metrics)
 
 
 @app.command()
@@ -125,11 +133,12 @@ def evaluate(model: ModelName, data: Data, json_path: Json = None) -> None:
     """Measure a model on labelled recordings."""
     from stapes import experiment
 
-    _check_json(json_path)
+    _check_json(json_path, data)
     with progress_bar() as progress:
         metrics = experiment.evaluate(model, data, progress=progress)
+    _save(metrics, json_path)
     print_metrics(metrics, title=str(data))
-    _finish(metrics, json_path)
+    _finish(metrics)
 
 
 @app.command()
@@ -142,11 +151,12 @@ def reproduce(
     """Run the notebook's protocol beside an honest one and state the gap."""
     from stapes.notebook import reproduce as run
 
-    _check_json(json_path)
+    _check_json(json_path, data)
     with progress_bar() as progress:
         results = run(data, seeds=seeds, epochs=epochs, progress=progress)
+    _save(results, json_path)
     print_protocols(results)
-    _finish(results, json_path)
+    _finish(results)
 
 
 @app.command()
@@ -172,7 +182,7 @@ def predict(
 
     classifier = load(model)
     if out is not None:
-        _check_out(out, overwrite=overwrite)
+        _check_out(out, read=paths, overwrite=overwrite)
     skipped: list[Skip] = []
 
     def answers(report: Callable[[int, int], None]) -> "Iterator[Prediction]":
@@ -247,22 +257,31 @@ def fetch(
 
 def main() -> None:
     """Run the command line; errors become one line and an exit code."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     try:
         code = app(standalone_mode=False) or 0
     except StapesError as error:
-        say(f"error: {error}")
-        code = error.exit_code
-    except typer.Exit as exit_:
-        code = exit_.exit_code
+        code = _fail(str(error), error.exit_code)
     except TyperException as error:
-        say(f"error: {error.format_message()}")
-        code = error.exit_code
+        code = _fail(error.format_message(), error.exit_code)
+    except ModuleNotFoundError as error:
+        code = _fail(f"this needs {error.name}: pip install 'stapes[all]'")
+    except MemoryError:
+        code = _fail("out of memory; give fewer or shorter recordings at a time")
     except (KeyboardInterrupt, typer.Abort):
         code = 128 + signal.SIGINT
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit):  # typer and rich turn the first into the second
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
         code = 0
+    except OSError as error:
+        code = _fail(f"{error.filename}: {error.strerror}; check the path")
     sys.exit(code)
+
+
+def _fail(message: str, code: int = StapesError.exit_code) -> int:
+    say(f"error: {message}")
+    return code
 
 
 def _given(
@@ -292,19 +311,26 @@ def _hop(hop: str | None) -> Any:
         raise UsageError(f"--hop is {hop!r}: give seconds, such as 0.5, or 'dense'") from None
 
 
-def _check_json(path: Path | None) -> None:
+def _check_json(path: Path | None, data: Path) -> None:
     """A result that cannot be written should be told before the work, not after."""
     if path is not None:
-        _check_out(path, overwrite=True)
+        _check_out(path, read=[data], overwrite=True)
 
 
-def _check_out(path: Path, *, overwrite: bool) -> None:
+def _check_out(path: Path, *, read: Sequence[Path], overwrite: bool) -> None:
+    """Raise unless a file can be written without harm to what is read or already there."""
+    from stapes.runs import refuse_inside
+
     if path.is_dir():
         raise UsageError(f"{path} is a folder: give the name of a file")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists: give another name or --overwrite")
+    for data in read:
+        refuse_inside(path, data)
+    if path.exists() and not (overwrite and path.is_file()):
+        fix = "give another name or --overwrite" if path.is_file() else "give the name of a file"
+        raise UsageError(f"{path} exists: {fix}")
     if not os.access(path.absolute().parent, os.W_OK):
         raise StapesError(f"{path}: its folder is missing or cannot be written; choose another")
+    remove_orphans(path.absolute().parent)
 
 
 def _write(lines: Iterable[str], out: Path | None) -> None:
@@ -319,10 +345,13 @@ def _write(lines: Iterable[str], out: Path | None) -> None:
             file.write(line.encode("utf-8", "surrogateescape"))
 
 
-def _finish(metrics: dict[str, Any], json_path: Path | None = None) -> None:
-    """Write the results, tell what was left out, and end with the exit code that says so."""
-    if json_path is not None:
-        write_json(json_path, metrics)
+def _save(metrics: dict[str, Any], path: Path | None) -> None:
+    if path is not None:
+        write_json(path, metrics)
+
+
+def _finish(metrics: dict[str, Any]) -> None:
+    """Tell what was left out, and end with the exit code that says so."""
     for warning in metrics.get("warnings", []):
         say(f"warning: {warning}")
     _tell_skipped([(skip["name"], skip["reason"]) for skip in metrics.get("skipped", [])])

@@ -138,7 +138,7 @@ def train(
         checkpoint.save(folder / checkpoint.MODEL_FILE, model)
         measured = measure(model.fold(), *decoded.pick(test))
         metrics = summarise([measured]) | _provenance(started, preset, training_config)
-        metrics |= {"best_epoch": state.best_epoch} | _left_out(decoded)
+        metrics |= {"best_epoch": state.best_epoch} | left_out(decoded)
         metrics["held_out"] = [{"name": c.name, "label": c.label} for c in measured.clips]
         write_json(folder / runs.METRICS_FILE, metrics)
         rows = "".join(json.dumps(row) + "\n" for row in state.history)
@@ -230,7 +230,7 @@ def crossval(
     by_seed = [summarise([measured[s, k] for k in range(len(pairs))]) for s in range(seeds)]
     metrics["folds"] = [{"fold": k + 1, **_headline(m)} for k, m in enumerate(by_fold)]
     metrics["seeds"] = [{"seed": s, **_headline(m)} for s, m in enumerate(by_seed)]
-    return metrics | _provenance(started, preset, base) | _left_out(decoded)
+    return metrics | _provenance(started, preset, base) | left_out(decoded)
 
 
 def evaluate(model: str | Path, data: str | Path, *, progress: Progress = silent) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def evaluate(model: str | Path, data: str | Path, *, progress: Progress = silent
         )
     metrics = summarise([measure(classifier.network, decoded.clips, decoded.waveforms)])
     metrics |= {"seconds": time.monotonic() - started, "version": __version__}
-    return metrics | _left_out(decoded)
+    return metrics | left_out(decoded)
 
 
 def read(
@@ -291,7 +291,8 @@ def _provenance(started: float, preset: str, settings: TrainingConfig) -> dict[s
     }
 
 
-def _left_out(decoded: DecodedDataset) -> dict[str, Any]:
+def left_out(decoded: DecodedDataset) -> dict[str, Any]:
+    """What the results of a command say of inputs it could not use or trust."""
     skipped = [{"name": s.name, "reason": s.reason} for s in decoded.skipped]
     return {"skipped": skipped, "warnings": list(decoded.warnings)}
 

@@ -17,11 +17,13 @@ from stapes import __version__
 from stapes.config import ModelConfig, TrainingConfig, as_dict
 from stapes.dataset import DecodedDataset
 from stapes.engine import FoldedNetwork
+from stapes.errors import UsageError
 from stapes.experiment import (
     TEST_SHARE,
     Progress,
     class_names,
     learn,
+    left_out,
     read,
     silent,
     step_reporter,
@@ -58,6 +60,8 @@ def reproduce(
         Metrics of each row, "published" (the notebook's own) and the gaps in percentage points.
     """
     started = time.monotonic()
+    if seeds < 1:
+        raise UsageError(f"seeds is {seeds}: give at least 1")
     decoded = read(data, progress)
     rows: dict[str, list[Measured]] = {"notebook": [], "notebook_blind": [], "honest": []}
     for seed in range(seeds):
@@ -74,7 +78,8 @@ def reproduce(
         for part in ("segments", "clips")
     }
     results |= {"seeds": seeds, "settings": as_dict(replace(PLAIN, epochs=epochs))}
-    return results | {"seconds": time.monotonic() - started, "version": __version__}
+    results |= {"seconds": time.monotonic() - started, "version": __version__}
+    return results | left_out(decoded)
 
 
 def _honest(

@@ -51,10 +51,11 @@ def run_folder(out: str | Path, *, resume: bool, overwrite: bool) -> Iterator[Pa
 
 
 def refuse_inside(out: str | Path, data: str | Path) -> None:
-    """Raise UsageError if ``out`` is, or lies in, the folder that is read."""
+    """Raise UsageError if ``out`` is what is read, or lies inside it."""
     written, read = Path(out).resolve(), Path(data).resolve()
-    if read.is_dir() and (written == read or read in written.parents):
-        raise UsageError(f"{out} lies inside {data}, which is read: give a folder elsewhere")
+    if read in (written, *written.parents):
+        relation = "is" if written == read else "lies inside"
+        raise UsageError(f"{out} {relation} {data}, which is read: give a place elsewhere")
 
 
 @contextmanager

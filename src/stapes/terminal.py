@@ -8,14 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from stapes.clips import printable
+
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from stapes.inference import Prediction
 
 
 def say(line: str) -> None:
-    """One line on stderr; bytes of names that are not text are escaped."""
-    safe = line.replace("\n", " ").encode("utf-8", "backslashreplace").decode()
-    print(safe, file=sys.stderr)
+    """One line on stderr; what names hold besides printable text is escaped."""
+    print(printable(line), file=sys.stderr)
 
 
 @contextmanager
@@ -58,11 +61,11 @@ def progress_bar() -> Iterator[Callable[[str, int, int, str], None]]:
 
 def print_metrics(metrics: Mapping[str, Any], *, title: str) -> None:
     """The headline and the recall of every class, as a table on stdout."""
-    from rich.console import Console
     from rich.table import Table
 
     clips, segments = metrics["clips"], metrics["segments"]
-    table = Table("", "clips", "segments", title=f"{title}: {metrics['parameters']:,} parameters")
+    title = f"{printable(title)}: {metrics['parameters']:,} parameters"
+    table = Table("", "clips", "segments", title=title)
     rows = {"right": "accuracy", "balanced": "balanced_accuracy", "ROC area": "roc_area"}
     for name, key in rows.items():
         table.add_row(name, f"{clips[key]:.3f}", f"{segments[key]:.3f}")
@@ -70,14 +73,14 @@ def print_metrics(metrics: Mapping[str, Any], *, title: str) -> None:
     table.add_row("95 % interval", f"{low:.3f} to {high:.3f}", "")
     table.add_row("majority vote", f"{clips['majority_accuracy']:.3f}", "")
     for label, recall in clips["recall"].items():
-        table.add_row(f"recall of {label}", f"{recall:.3f}", f"{segments['recall'][label]:.3f}")
+        name = f"recall of {printable(label)}"
+        table.add_row(name, f"{recall:.3f}", f"{segments['recall'][label]:.3f}")
     table.add_row("number", f"{clips['n']:,}", f"{segments['n']:,}")
-    Console().print(table)
+    _print(table)
 
 
 def print_protocols(results: Mapping[str, Any]) -> None:
     """The notebook's protocol beside the honest one, as a table on stdout."""
-    from rich.console import Console
     from rich.table import Table
 
     names = {
@@ -95,7 +98,14 @@ def print_protocols(results: Mapping[str, Any]) -> None:
         table.add_row(name, *(f"{share:.3f}" for share in shares))
     gap = results["gap"]
     table.add_row("gap: notebook less honest", f"{gap['segments']:+.3f}", f"{gap['clips']:+.3f}")
-    Console().print(table)
+    _print(table)
+
+
+def _print(table: "Table") -> None:
+    """A table on stdout; square brackets and colons in names are only that."""
+    from rich.console import Console
+
+    Console(markup=False, emoji=False, highlight=False).print(table)
 
 
 def print_predictions(predictions: Iterable["Prediction"]) -> None:
@@ -111,12 +121,12 @@ def table_lines(
     for p in predictions:
         flags = f"  ({', '.join(p.flags)})" if p.flags else ""
         share = f"{p.probability:>11.3f}  {p.duration_seconds:>8.2f}"
-        yield f"{p.label:<16} {share}  {p.path}{flags}\n"
+        yield f"{printable(p.label):<16} {share}  {printable(p.path)}{flags}\n"
         if segments:
             names = list(p.probabilities)
             for start, shares in zip(p.start_seconds, p.segment_probabilities, strict=True):
                 best = int(shares.argmax())
-                yield f"  {names[best]:<14} {shares[best]:>11.3f}  {start:>8.2f}\n"
+                yield f"  {printable(names[best]):<14} {shares[best]:>11.3f}  {start:>8.2f}\n"
 
 
 def jsonl_lines(

@@ -150,6 +150,8 @@ def learning_rate(step: int, settings: TrainingConfig) -> float:
 
 
 def _begin(config: ModelConfig, settings: TrainingConfig) -> State:
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device is cuda, and PyTorch finds none here: give --device cpu")
     torch.manual_seed(settings.seed)
     network = Network(config).to(settings.device)
     optimizer = torch.optim.AdamW(
