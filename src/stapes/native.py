@@ -5,6 +5,7 @@ live in ``native/`` and are built at installation; :func:`available` says whethe
 """
 
 import importlib
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -182,7 +183,7 @@ def trunk_train_backward(forward: Forward, d_pooled: Array, *, n_threads: int) -
     weights = [w.shape for w in forward.blocks.weights]
     vectors = [(c,) for c in forward.blocks.channels]
     shapes = [*weights, *vectors, *vectors]
-    flat = np.empty(sum(int(np.prod(shape)) for shape in shapes), np.float32)
+    flat = np.empty(sum(map(math.prod, shapes)), np.float32)
     forward.trainer.backward(_plain(d_pooled), n_threads, flat)
     forward.scratch.give_back(forward.key, forward.trainer)
     forward.trainer = None
@@ -228,5 +229,9 @@ def _plain(array: Array) -> Array:
 
 
 def _split(flat: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
-    return [part.reshape(shape) for part, shape in zip(np.split(flat, ends), shapes, strict=True)]
+    parts, begin = [], 0
+    for shape in shapes:
+        end = begin + math.prod(shape)
+        parts.append(flat[begin:end].reshape(shape))
+        begin = end
+    return parts

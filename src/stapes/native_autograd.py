@@ -99,21 +99,26 @@ def _train(x: Tensor, pairs: list[tuple[Any, Any]], scratch: native.Scratch) -> 
     ]
     settings = strides, pairs[0][1].eps, scratch
     pooled, means, variances = _Trunk.apply(x, settings, *parameters)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        length = x.shape[1]
-        statistics = zip(means.split(_sizes(pairs)), variances.split(_sizes(pairs)), strict=True)
-        for (conv, norm), (mean, variance) in zip(pairs, statistics, strict=True):
-            length = -(-length // conv.stride[0])
-            n = x.shape[0] * length
-            norm.running_mean.lerp_(mean + conv.bias, norm.momentum)
-            norm.running_var.lerp_(variance * (n / max(n - 1, 1)), norm.momentum)
-            norm.num_batches_tracked += 1
+    _update_running(x.shape, pairs, means, variances)
     result: Tensor = pooled
     return result
 
 
-def _sizes(pairs: list[tuple[Any, Any]]) -> list[int]:
-    return [conv.out_channels for conv, _ in pairs]
+def _update_running(
+    shape: torch.Size, pairs: list[tuple[Any, Any]], means: Tensor, variances: Tensor
+) -> None:
+    """What BatchNorm1d does with a batch's mean and (unbiased) variance, in few torch calls."""
+    sizes = [conv.out_channels for conv, _ in pairs]
+    batch, length = shape
+    with torch.no_grad():
+        means = means + torch.cat([conv.bias for conv, _ in pairs])
+        batch_statistics = zip(means.split(sizes), variances.split(sizes), strict=True)
+        for (conv, norm), (mean, variance) in zip(pairs, batch_statistics, strict=True):
+            length = -(-length // conv.stride[0])
+            n = batch * length
+            norm.running_mean.lerp_(mean, norm.momentum)
+            norm.running_var.lerp_(variance.mul_(n / max(n - 1, 1)), norm.momentum)
+            norm.num_batches_tracked.add_(1)
 
 
 class _Trunk(torch.autograd.Function):
@@ -144,7 +149,7 @@ class _Trunk(torch.autograd.Function):
         blocks = native.trunk_train_backward(ctx.run, _array(d_pooled), n_threads=_threads())
         gradients = [*blocks.weights, *blocks.gammas, *blocks.betas]
         # Normalisation subtracts the batch mean, so a convolution's bias changes nothing.
-        no_bias = [torch.zeros(c) for c in blocks.channels]
+        no_bias = torch.zeros(sum(blocks.channels)).split(blocks.channels)
         return None, None, *map(torch.from_numpy, gradients), *no_bias
 
 
