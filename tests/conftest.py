@@ -1,9 +1,14 @@
-"""What several test files share: the folder of real recordings, where there is one."""
+"""What several test files share: real recordings, where there are any, and a model of tones."""
 
 import os
 from pathlib import Path
 
 import pytest
+
+from stapes.experiment import train
+from tones import write_tones
+
+QUICK = {"epochs": 2, "steps_per_epoch": 15, "batch_size": 8, "averaging": 0.8}
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +20,17 @@ def data_folder() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"STAPES_DATA is {folder}, which is not a folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tones_folder(tmp_path_factory) -> Path:
+    """Folders ``high`` and ``low`` of eight tones each; to be read only."""
+    return write_tones(tmp_path_factory.mktemp("data") / "tones")
+
+
+@pytest.fixture(scope="session")
+def run_folder(tones_folder, tmp_path_factory) -> Path:
+    """A run of 30 steps on the tones, which tells them apart; to be read only."""
+    folder = tmp_path_factory.mktemp("runs") / "tones"
+    train(tones_folder, out=folder, **QUICK)
+    return folder

@@ -1,0 +1,143 @@
+"""Metrics against scikit-learn and by hand; the interval against a bootstrap written out."""
+
+import random
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from stapes import evaluation
+
+NOTHING = np.zeros(0, np.int64)
+
+
+def drawn(seed: int, *, n: int, n_classes: int):
+    """Random targets and shares with many ties, and not every class present."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, rng.integers(1, n_classes + 1), n)
+    shares = np.round(rng.dirichlet(np.ones(n_classes), n), 1).astype(np.float32)
+    return targets, shares
+
+
+cases = st.builds(drawn, st.integers(0, 2**32), n=st.integers(1, 60), n_classes=st.integers(2, 5))
+
+
+@given(cases)
+def test_counts_and_recalls_are_those_of_scikit_learn(case):
+    targets, shares = case
+    n_classes, found = shares.shape[1], shares.argmax(axis=1)
+    matrix = evaluation.confusion(targets, found, n_classes=n_classes)
+    labels = list(range(n_classes))
+    np.testing.assert_array_equal(
+        matrix, sklearn.metrics.confusion_matrix(targets, found, labels=labels)
+    )
+    assert evaluation.accuracy(targets, found) == pytest.approx(
+        sklearn.metrics.accuracy_score(targets, found)
+    )
+    wanted = sklearn.metrics.recall_score(
+        targets, found, labels=labels, average=None, zero_division=np.nan
+    )
+    np.testing.assert_allclose(evaluation.recalls(matrix), wanted)
+    assert evaluation.balanced_accuracy(matrix) == pytest.approx(np.nanmean(wanted))
+
+
+@given(cases)
+def test_the_roc_area_is_that_of_scikit_learn(case):
+    targets, shares = case
+    n_classes = shares.shape[1]
+    one_against_rest = [1] if n_classes == 2 else range(n_classes)
+    areas = [
+        sklearn.metrics.roc_auc_score(targets == c, shares[:, c])
+        for c in one_against_rest
+        if len(set(targets == c)) == 2
+    ]
+    wanted = np.mean(areas) if areas else np.nan
+    assert evaluation.roc_area(targets, shares) == pytest.approx(wanted, nan_ok=True)
+
+
+@given(cases)
+def test_the_roc_curve_is_that_of_scikit_learn(case):
+    targets, shares = case
+    assume(len(set(targets == 0)) == 2)
+    wanted = sklearn.metrics.roc_curve(targets == 0, shares[:, 0], drop_intermediate=False)
+    for found, rate in zip(evaluation.roc_curve(targets, shares, index=0), wanted[:2], strict=True):
+        np.testing.assert_allclose(found, rate)
+
+
+def test_metrics_by_hand():
+    # Two cats, three dogs; one dog is called a cat.
+    targets, found = np.array([0, 0, 1, 1, 1]), np.array([0, 0, 0, 1, 1])
+    matrix = evaluation.confusion(targets, found, n_classes=3)
+    assert matrix.tolist() == [[2, 0, 0], [1, 2, 0], [0, 0, 0]]
+    assert evaluation.accuracy(targets, found) == pytest.approx(4 / 5)
+    np.testing.assert_allclose(evaluation.recalls(matrix), [1, 2 / 3, np.nan])
+    assert evaluation.balanced_accuracy(matrix) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_roc_area_by_hand_counts_a_tie_as_half_a_win():
+    # Positives 0.8, 0.5; negatives 0.5, 0.2: three wins and a tie of four pairs.
+    shares = np.float32([[0.2, 0.8], [0.5, 0.5], [0.5, 0.5], [0.8, 0.2]])
+    assert evaluation.roc_area(np.array([1, 1, 0, 0]), shares) == pytest.approx(3.5 / 4)
+
+
+def test_nothing_has_a_defined_answer():
+    assert np.isnan(evaluation.accuracy(NOTHING, NOTHING))
+    empty = evaluation.confusion(NOTHING, NOTHING, n_classes=2)
+    assert empty.tolist() == [[0, 0], [0, 0]]
+    assert np.isnan(evaluation.recalls(empty)).all()
+    assert np.isnan(evaluation.balanced_accuracy(empty))
+    assert np.isnan(evaluation.roc_area(NOTHING, np.zeros((0, 2), np.float32)))
+    assert np.isnan(evaluation.interval(np.zeros(0, bool), [])).all()
+    summary = evaluation.summarise(NOTHING, np.zeros((0, 2), np.float32), ("cat", "dog"))
+    assert summary["n"] == 0
+
+
+def test_a_class_that_is_missing_makes_the_area_nan_and_nothing_else():
+    summary = evaluation.summarise(
+        np.array([0, 0]), np.float32([[0.9, 0.1], [0.2, 0.8]]), ("cat", "dog")
+    )
+    assert np.isnan(summary["roc_area"])
+    assert summary["accuracy"] == summary["balanced_accuracy"] == 0.5
+    assert np.isnan(summary["recall"]["dog"])
+
+
+def brute_force(right, sources, *, n_draws: int) -> list[float]:
+    """Accuracies of whole sources drawn with replacement, in plain Python."""
+    rng = random.Random(1)
+    by_source: dict[str, list[bool]] = {}
+    for correct, source in zip(right, sources, strict=True):
+        by_source.setdefault(source, []).append(bool(correct))
+    names, accuracies = list(by_source), []
+    for _ in range(n_draws):
+        clips = [c for name in rng.choices(names, k=len(names)) for c in by_source[name]]
+        accuracies.append(sum(clips) / len(clips))
+    return accuracies
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_interval_is_that_of_a_bootstrap_written_out(seed):
+    rng = np.random.default_rng(seed)
+    sources = [f"s{i}" for i in rng.integers(0, 40, 120)]
+    luck = dict(zip(sources, rng.uniform(0.3, 1, 120), strict=True))
+    right = np.array([rng.uniform() < luck[s] for s in sources])
+    wanted = np.quantile(brute_force(right, sources, n_draws=4000), [0.025, 0.975])
+    found = evaluation.interval(right, sources)
+    np.testing.assert_allclose(found, wanted, atol=0.015)  # share of clips; drawn error ~0.004
+    assert found == evaluation.interval(right, sources)
+
+
+def test_clips_of_one_source_stand_or_fall_together():
+    # 100 clips of 4 sources, two all right and two all wrong: the number right is binomial of 4
+    # sources, so the 2.5 % quantile is 0 (chance 1/16) and the 97.5 % quantile 1.
+    right = np.repeat([True, True, False, False], 25)
+    assert evaluation.interval(right, np.repeat(list("abcd"), 25).tolist()) == (0, 1)
+    # Of 100 sources the binomial interval is 0.5 +- 1.96 * 0.05.
+    low, high = evaluation.interval(right, [str(i) for i in range(100)])
+    assert (low, high) == pytest.approx((0.402, 0.598), abs=0.02)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_the_interval_of_one_outcome_is_a_point(value):
+    assert evaluation.interval(np.full(5, value), list("abcde")) == (float(value),) * 2
