@@ -43,13 +43,19 @@ def test_counts_and_recalls_are_those_of_scikit_learn(case):
     assert evaluation.balanced_accuracy(matrix) == pytest.approx(np.nanmean(wanted))
 
 
+def area_by_pairs(positive, scores):
+    """The share of pairs in the right order, a tie counting half."""
+    pairs = [(p, n) for p in scores[positive] for n in scores[~positive]]
+    return np.mean([1.0 if p > n else 0.5 if p == n else 0.0 for p, n in pairs])
+
+
 @given(cases)
-def test_the_roc_area_is_that_of_scikit_learn(case):
+def test_the_roc_area_is_the_share_of_pairs_in_order(case):
     targets, shares = case
     n_classes = shares.shape[1]
     one_against_rest = [1] if n_classes == 2 else range(n_classes)
     areas = [
-        sklearn.metrics.roc_auc_score(targets == c, shares[:, c])
+        area_by_pairs(targets == c, shares[:, c])
         for c in one_against_rest
         if len(set(targets == c)) == 2
     ]
@@ -58,11 +64,13 @@ def test_the_roc_area_is_that_of_scikit_learn(case):
 
 
 @given(cases)
-def test_the_roc_curve_is_that_of_scikit_learn(case):
+def test_the_roc_curve_is_that_of_every_threshold(case):
     targets, shares = case
-    assume(len(set(targets == 0)) == 2)
-    wanted = sklearn.metrics.roc_curve(targets == 0, shares[:, 0], drop_intermediate=False)
-    for found, rate in zip(evaluation.roc_curve(targets, shares, index=0), wanted[:2], strict=True):
+    positive, scores = targets == 0, shares[:, 0]
+    assume(len(set(positive)) == 2)
+    thresholds = [np.inf, *sorted(set(scores), reverse=True)]
+    wanted = [[np.mean(scores[part] >= t) for t in thresholds] for part in (~positive, positive)]
+    for found, rate in zip(evaluation.roc_curve(targets, shares, index=0), wanted, strict=True):
         np.testing.assert_allclose(found, rate)
 
 

@@ -31,6 +31,15 @@ STDOUT = 1
 SKIPPED = 3
 """Exit code of a command that is done but had to leave some inputs out."""
 
+EXTRA_OF = {
+    "jinja2": "train",
+    "kagglehub": "fetch",
+    "matplotlib": "train",
+    "sklearn": "train",
+    "torch": "train",
+}
+"""What to install for the modules that a base install lacks."""
+
 app = typer.Typer(
     help="Recognise sounds straight from the waveform with a tiny convolutional network.",
     rich_markup_mode=None,
@@ -266,7 +275,9 @@ def main() -> None:
     except TyperException as error:
         code = _fail(error.format_message(), error.exit_code)
     except ModuleNotFoundError as error:
-        code = _fail(f"this needs {error.name}: pip install 'stapes[all]'")
+        if error.name not in EXTRA_OF:
+            raise
+        code = _fail(f"this needs {error.name}: pip install 'stapes[{EXTRA_OF[error.name]}]'")
     except MemoryError:
         code = _fail("out of memory; give fewer or shorter recordings at a time")
     except (KeyboardInterrupt, typer.Abort):

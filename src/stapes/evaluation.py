@@ -49,39 +49,27 @@ def roc_area(targets: NDArray[np.int64], shares: NDArray[np.float32]) -> float:
     Returns:
         Mean over the classes that have both positives and negatives; nan if none has.
     """
+    from sklearn.metrics import roc_auc_score
+
     classes = [1] if shares.shape[1] == 2 else range(shares.shape[1])
     areas = [
-        _area(targets == c, shares[:, c])
+        roc_auc_score(targets == c, shares[:, c])
         for c in classes
         if 0 < (targets == c).sum() < len(targets)
     ]
     return float(np.mean(areas)) if areas else float("nan")
 
 
-def _area(positive: NDArray[np.bool_], scores: NDArray[np.float32]) -> float:
-    """How often a positive outranks a negative, a tie counting half: [N], [N] -> number.
-
-    The Mann-Whitney statistic, from the sum of the positives' ranks; equal scores share the
-    mean of their ranks (Hanley and McNeil 1982, Radiology 143, pp. 29-36).
-    """
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    n_positive = int(positive.sum())
-    wins = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
-    return float(wins / (n_positive * (len(scores) - n_positive)))
-
-
 def roc_curve(
     targets: NDArray[np.int64], shares: NDArray[np.float32], *, index: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """False and true positive rates of one class at every threshold: [N], [N, C] -> [M], [M]."""
-    order = np.argsort(-shares[:, index], kind="stable")
-    positive, scores = (targets == index)[order], shares[order, index]
-    last_of_ties = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
-    found = np.concatenate([[0], np.cumsum(positive)[last_of_ties]])
-    called = np.concatenate([[0], last_of_ties + 1])
-    n_positive = positive.sum()
-    return (called - found) / (len(positive) - n_positive), found / n_positive
+    from sklearn.metrics import roc_curve as rates
+
+    false_positives, true_positives, _ = rates(
+        targets == index, shares[:, index], drop_intermediate=False
+    )
+    return false_positives, true_positives
 
 
 def interval(
