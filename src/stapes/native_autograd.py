@@ -112,7 +112,9 @@ def _update_running(
     batch, length = shape
     with torch.no_grad():
         means = means + torch.cat([conv.bias for conv, _ in pairs])
-        batch_statistics = zip(means.split(sizes), variances.split(sizes), strict=True)
+        batch_statistics = zip(
+            torch.split(means, sizes), torch.split(variances, sizes), strict=True
+        )
         for (conv, norm), (mean, variance) in zip(pairs, batch_statistics, strict=True):
             length = -(-length // conv.stride[0])
             n = batch * length
@@ -149,7 +151,7 @@ class _Trunk(torch.autograd.Function):
         blocks = native.trunk_train_backward(ctx.run, _array(d_pooled), n_threads=_threads())
         gradients = [*blocks.weights, *blocks.gammas, *blocks.betas]
         # Normalisation subtracts the batch mean, so a convolution's bias changes nothing.
-        no_bias = torch.zeros(sum(blocks.channels)).split(blocks.channels)
+        no_bias = torch.split(torch.zeros(sum(blocks.channels)), list(blocks.channels))
         return None, None, *map(torch.from_numpy, gradients), *no_bias
 
 
