@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from stapes.clips import Skip
-from stapes.errors import AudioError, UsageError
+from stapes.clips import Skip, listing
+from stapes.errors import AudioError, DataError, UsageError
 from stapes.folders import find_recordings, not_a_file
 from stapes.inference import Classifier, Prediction, Vote, load
 
@@ -34,11 +34,17 @@ def predict(
 
     Raises:
         UsageError: a path that does not exist, or a hop out of range.
+        DataError: there are no recordings at all.
         ModelFileError: there is no such model, or its file is damaged.
     """
     classifier = model if isinstance(model, Classifier) else load(model)
     classifier.hop_length(hop)  # a bad hop is told before any reading
+    paths = list(paths)
     recordings = list(_expand(paths))
+    if not recordings:
+        raise DataError(
+            f"no recordings in {listing(list(map(str, paths)))}: give files or folders of them"
+        )
     for done, item in enumerate(recordings, start=1):
         yield item if isinstance(item, Skip) else _one(classifier, item, hop=hop, vote=vote)
         if progress is not None:
