@@ -17,11 +17,14 @@ def tone(label: str, *, seed: int, seconds: float = 1.3, rate: int = RATE) -> np
     return (wave + 0.02 * rng.normal(size=len(time))).astype(np.float32)
 
 
-def write_tone(path: Path, label: str, *, seed: int, seconds: float = 1.3) -> Path:
+def write_tone(
+    path: Path, label: str, *, seed: int, seconds: float = 1.3, level: float = 1.0
+) -> Path:
     """A tone as a WAV file; any file name will do."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    wave = level * tone(label, seed=seed, seconds=seconds)
     with path.open("wb") as file:
-        soundfile.write(file, tone(label, seed=seed, seconds=seconds), RATE, format="WAV")
+        soundfile.write(file, wave, RATE, format="WAV")
     return path
 
 

@@ -1,0 +1,362 @@
+"""The protocols on tones: files and keys of a run, exactness, and what is kept when it fails."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import QUICK
+from stapes import checkpoint, experiment, training
+from stapes.dataset import load_dataset
+from stapes.errors import DataError, StapesError, StopRequestedError, TrainingError, UsageError
+from stapes.experiment import crossval, evaluate, train
+from stapes.inference import load
+from tones import write_tone, write_tones
+
+EXACT = {"epochs": 4, "steps_per_epoch": 4, "batch_size": 4, "validation_share": 0.3}
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """Leaves out the page, which takes longer to draw than such a model to train."""
+    monkeypatch.setattr(experiment, "_report", lambda *_, **__: "page")
+
+
+def sha256(run: Path) -> str:
+    return hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
+
+
+def check_part(part: dict, *, n: int | None = None) -> None:
+    assert 0 <= part["accuracy"] <= 1
+    assert 0 <= part["balanced_accuracy"] <= 1
+    assert part["n"] == (part["n"] if n is None else n) > 0
+
+
+def test_a_run_is_four_files_with_the_keys_that_others_rely_on(run_folder, tones_folder):
+    names = {"model.safetensors", "metrics.json", "history.jsonl", "report.html"}
+    assert {path.name for path in run_folder.iterdir()} == names | {"state.safetensors"}
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    assert {"parameters", "segments", "clips", "seconds", "version"} <= set(metrics)
+    assert metrics["parameters"] == 3041
+    assert metrics["seconds"] > 0
+    for part in ("segments", "clips"):
+        check_part(metrics[part])
+    low, high = metrics["clips"]["interval"]
+    assert 0 <= low <= metrics["clips"]["accuracy"] <= high <= 1
+    held = {clip["name"]: clip["label"] for clip in metrics["held_out"]}
+    assert len(held) == metrics["clips"]["n"] < len(load_dataset(tones_folder).clips)
+    assert set(held.values()) == {"low", "high"}
+    rows = [json.loads(line) for line in (run_folder / "history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [15, 30]
+    page = (run_folder / "report.html").read_text()
+    assert "<html" in page
+    assert f"{metrics['clips']['n']}" in page
+
+
+def test_the_model_is_the_one_that_was_measured(run_folder, tones_folder):
+    classifier = load(run_folder)
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    answers = [
+        classifier.predict(tones_folder / clip["name"]).label == clip["label"]
+        for clip in metrics["held_out"]
+    ]
+    assert sum(answers) / len(answers) == metrics["clips"]["accuracy"]
+    assert metrics["clips"]["accuracy"] == 1  # tones an octave apart are not hard
+    assert classifier.model.about["sources"] == 16 - metrics["clips"]["n"]
+
+
+# Exactness: the same bytes from another process, and after being killed.
+
+DRIVER = """
+import hashlib, os, random, signal, sys, threading
+import torch._dynamo  # which the first optimiser loads: once for all children
+from stapes import cli, experiment, files, training
+
+experiment._report = lambda *_, **__: "page"
+data, folder, settings = sys.argv[1], sys.argv[2], eval(sys.argv[3])
+
+def in_child(task):
+    "How a child process ended: its exit code, or minus the signal that ended it."
+    pid = os.fork()
+    if pid == 0:
+        sys.stdout = sys.stderr = open(os.devnull, "w")
+        try:
+            task()
+        except SystemExit as end:
+            os._exit(end.code or 0)
+        except BaseException:
+            os._exit(99)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def digest(name):
+    with open(f"{folder}/{name}/model.safetensors", "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def later(seconds):
+    timer = threading.Timer(seconds, kill)
+    timer.daemon = True
+    timer.start()
+
+def run(moment):
+    "Train, and strike at a step, before a file takes its place, or after some time."
+    kind, value = moment
+    calls = []
+    def count(*_):
+        calls.append(1)
+        if len(calls) == value:
+            kill()
+    if kind == "file":
+        replace = os.replace
+        files.os.replace = lambda *names: (count(), replace(*names))
+    if kind == "time":
+        later(value)
+    progress = count if kind == "step" else experiment.silent
+    experiment.train(data, out=f"{folder}/killed", resume=True, progress=progress, **settings)
+
+def command(*strike):
+    "The same by the command line; the n-th report of a step sends a signal."
+    number, step = strike or (0, None)
+    def reporter(*_):
+        seen = []
+        def report(_step):
+            seen.append(1)
+            if len(seen) == step:
+                os.kill(os.getpid(), number)
+        return report
+    experiment.step_reporter = reporter
+    sys.argv = ["stapes", "train", data, "--out", f"{folder}/asked", "--resume"]
+    sys.argv += ["--epochs", "1", "--batch-size", "2"]
+    cli.main()
+
+rng = random.Random(int(sys.argv[4]))
+moments = [("step", rng.randint(30, 36)), ("file", 1), ("step", 20), ("file", rng.randint(2, 4))]
+moments += [("time", rng.uniform(0.1, 0.6)) for _ in range(2)]
+ends = [in_child(lambda m=m: run(m)) for m in moments] + [in_child(lambda: run(("step", 0)))]
+print("killed", ends, digest("killed"))
+ends = [in_child(lambda: command(signal.SIGTERM, 30)), in_child(lambda: command(signal.SIGINT, 50))]
+ends.append(in_child(command))
+print("asked", ends, digest("asked"))
+"""
+
+
+@pytest.fixture(scope="module")
+def endings(tones_folder, tmp_path_factory) -> dict[str, tuple[list[int], str]]:
+    """What another process did: exit codes of its children, and the hash of the model."""
+    folder = tmp_path_factory.mktemp("endings")
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(tones_folder), str(folder), repr(EXACT), "0"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | {"PYTHONHASHSEED": "77"},
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" ", 1) for line in done.stdout.splitlines()]
+    return {name: (json.loads(rest[: rest.index("]") + 1]), rest[-64:]) for name, rest in rows}
+
+
+def test_killed_anywhere_and_resumed_gives_the_bytes_of_a_run_left_alone(
+    endings, tones_folder, tmp_path, no_report
+):
+    train(tones_folder, out=tmp_path / "whole", **EXACT)
+    codes, digest = endings["killed"]
+    assert codes.count(-9) >= 3
+    assert set(codes) <= {-9, 0}
+    assert codes[-1] == 0
+    assert digest == sha256(tmp_path / "whole")
+
+
+def test_asked_to_end_and_resumed_gives_the_bytes_of_a_run_left_alone(
+    endings, tones_folder, tmp_path, no_report
+):
+    codes, digest = endings["asked"]
+    assert codes == [143, 130, 0]
+    train(tones_folder, out=tmp_path / "whole", epochs=1, batch_size=2)
+    assert digest == sha256(tmp_path / "whole")
+
+
+def test_another_seed_gives_another_model(tones_folder, tmp_path, no_report):
+    settings = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2}
+    for name, seed in [("a", 1), ("b", 1), ("c", 2)]:
+        train(tones_folder, out=tmp_path / name, seed=seed, **settings)
+    assert sha256(tmp_path / "a") == sha256(tmp_path / "b") != sha256(tmp_path / "c")
+
+
+def test_resume_with_other_settings_is_refused_by_name(tones_folder, tmp_path, no_report):
+    settings = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2}
+    train(tones_folder, out=tmp_path, **settings)
+    before = sha256(tmp_path)
+    with pytest.raises(UsageError, match="batch_size was 2, is 4"):
+        train(tones_folder, out=tmp_path, resume=True, **settings | {"batch_size": 4})
+    with pytest.raises(UsageError, match="already holds"):
+        train(tones_folder, out=tmp_path, **settings)
+    assert sha256(tmp_path) == before
+
+
+# What is kept when training fails.
+
+
+def poisoned(monkeypatch, *, step: int) -> None:
+    original, calls = training._log_probabilities, iter(range(1, 10_000))
+
+    def log_probabilities(logits):
+        return original(logits) * (float("nan") if next(calls) == step else 1.0)
+
+    monkeypatch.setattr(training, "_log_probabilities", log_probabilities)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_best_model_and_names_the_clips(
+    tones_folder, tmp_path, monkeypatch
+):
+    poisoned(monkeypatch, step=6)
+    with pytest.raises(TrainingError, match=r"nan at step 6.*(high|low)/\d\.wav.*epoch 1 is kept"):
+        train(tones_folder, out=tmp_path, **EXACT)
+    kept = checkpoint.load(tmp_path / "model.safetensors")
+    assert kept.config.classes == ("high", "low")
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_loss_that_is_never_finite_leaves_no_model(tones_folder, tmp_path, monkeypatch):
+    poisoned(monkeypatch, step=1)
+    with pytest.raises(TrainingError, match="no epoch was complete, so there is no model"):
+        train(tones_folder, out=tmp_path, **EXACT)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_signal_leaves_no_model_but_a_state(tones_folder, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise StopRequestedError(15, "interrupted after step 3")
+
+    monkeypatch.setattr(training, "fit", stopped)
+    with pytest.raises(StopRequestedError, match="step 3") as caught:
+        train(tones_folder, out=tmp_path, **EXACT)
+    assert caught.value.exit_code == 143
+    assert list(tmp_path.iterdir()) == []  # nor a lock
+
+
+def test_output_inside_the_data_is_refused_before_anything_is_made(tones_folder):
+    with pytest.raises(UsageError, match="which is read"):
+        train(tones_folder, out=tones_folder / "run", **EXACT)
+    assert not (tones_folder / "run").exists()
+
+
+# Cross-validation.
+
+
+@pytest.fixture
+def two_seeds(tones_folder, tmp_path, monkeypatch):
+    """Result of crossval on tones some of which share sources, and who learnt from whom."""
+    clips = load_dataset(tones_folder).clips
+    lines = ["file_name,label,source"]
+    for clip in clips:
+        number = int(Path(clip.name).stem)
+        lines.append(
+            f"{clip.path},{clip.label},{clip.label}{number // 2 if number < 4 else number}"
+        )
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    pairs, original_fit, original_measure = [], training.fit, experiment.measure
+
+    def fit(config, settings, *, training, validation, **more):
+        pairs.append([settings.seed, set(training.names), set(validation.names), set()])
+        return original_fit(config, settings, training=training, validation=validation, **more)
+
+    def measure(network, clips, waveforms):
+        pairs[-1][3] |= {clip.name for clip in clips}
+        return original_measure(network, clips, waveforms)
+
+    monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setattr(experiment, "measure", measure)
+    metrics = crossval(tmp_path / "table.csv", seeds=2, epochs=1, steps_per_epoch=2, batch_size=2)
+    sources = {c.name: c.source for c in load_dataset(tmp_path / "table.csv").clips}
+    return metrics, pairs, sources
+
+
+def test_cross_validation_never_has_a_source_on_two_sides(two_seeds):
+    _, pairs, sources = two_seeds
+    assert len(pairs) == 2 * 5
+    for _, *parts in pairs:
+        by_part = [{sources[name] for name in part} for part in parts]
+        assert all(by_part)
+        assert sum(map(len, by_part)) == len(set.union(*by_part)) == len(set(sources.values()))
+    for seed in (0, 1):
+        held = [name for s, _, _, held in pairs if s == seed for name in held]
+        assert sorted(held) == sorted(sources)  # every clip is judged once a seed
+
+
+def test_cross_validation_counts_distinct_clips_and_says_all_it_should(two_seeds):
+    metrics, _, sources = two_seeds
+    keys = {"parameters", "segments", "clips", "seconds", "version", "folds", "seeds"}
+    assert keys <= set(metrics)
+    check_part(metrics["clips"], n=len(sources))
+    assert [fold["fold"] for fold in metrics["folds"]] == [1, 2, 3, 4, 5]
+    assert [row["seed"] for row in metrics["seeds"]] == [0, 1]
+    assert sum(fold["clips"]["n"] for fold in metrics["folds"]) == len(sources)
+    for row in metrics["seeds"]:
+        check_part(row["clips"], n=len(sources))
+        check_part(row["segments"], n=metrics["segments"]["n"])
+    mean = sum(row["clips"]["accuracy"] for row in metrics["seeds"]) / 2
+    assert metrics["clips"]["accuracy"] == pytest.approx(mean)
+    assert sum(map(sum, metrics["clips"]["confusion"])) == 2 * len(sources)
+    json.dumps(metrics)
+
+
+@pytest.mark.parametrize("seeds", [0, -1])
+def test_too_few_seeds_are_told_before_the_work(tmp_path, seeds):
+    with pytest.raises(UsageError, match=f"seeds is {seeds}"):
+        crossval(tmp_path / "missing", seeds=seeds)
+
+
+# Evaluation.
+
+
+def test_evaluate_measures_recordings_it_has_not_seen(run_folder, tmp_path):
+    write_tones(tmp_path, n_each=3, seed=5)
+    metrics = evaluate(run_folder, tmp_path)
+    check_part(metrics["clips"], n=6)
+    assert metrics["clips"]["accuracy"] == metrics["clips"]["roc_area"] == 1
+    assert metrics["clips"]["confusion"] == [[3, 0], [0, 3]]
+    assert metrics["clips"]["interval"] == [1, 1]
+
+
+def test_evaluate_on_wrong_labels_finds_all_of_them_wrong(run_folder, tmp_path):
+    for i in range(2):
+        write_tone(tmp_path / "low" / f"{i}.wav", "high", seed=i)
+        write_tone(tmp_path / "high" / f"{i}.wav", "low", seed=i)
+    assert evaluate(run_folder, tmp_path)["clips"]["accuracy"] == 0
+
+
+def test_evaluate_on_one_class_has_no_roc_area_but_an_accuracy(run_folder, tmp_path):
+    write_tone(tmp_path / "low" / "0.wav", "low", seed=1)
+    metrics = evaluate(run_folder, tmp_path)
+    assert metrics["clips"]["accuracy"] == 1
+    assert metrics["clips"]["roc_area"] != metrics["clips"]["roc_area"]  # nan
+
+
+def test_a_label_that_the_model_does_not_know_is_named(run_folder, tmp_path):
+    write_tone(tmp_path / "low" / "0.wav", "low", seed=1)
+    write_tone(tmp_path / "middle" / "0.wav", "low", seed=2)
+    with pytest.raises(DataError, match=r"'middle' is not a class of the model \(high, low\)"):
+        evaluate(run_folder, tmp_path)
+
+
+def test_what_cannot_be_read_is_listed_in_the_result(run_folder, tmp_path):
+    write_tones(tmp_path, n_each=2)
+    (tmp_path / "low" / "bad.wav").write_bytes(b"no audio")
+    metrics = evaluate(run_folder, tmp_path)
+    assert [skip["name"] for skip in metrics["skipped"]] == ["low/bad.wav"]
+    assert metrics["clips"]["n"] == 4
+
+
+def test_cuda_asked_for_and_absent_names_the_option(tones_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(StapesError, match="--device"):
+        train(tones_folder, out=tmp_path / "run", device="cuda", **QUICK)
