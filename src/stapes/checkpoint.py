@@ -8,6 +8,7 @@ as zeros, so that no bit of the file can change unnoticed.
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +123,10 @@ def load(path: str | Path) -> Model:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_BYTES:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ModelFileError(f"{path}: not a file; give a model file")
+        if found.st_size > MAX_BYTES:
             raise ModelFileError(f"{path}: larger than any model file; is it the right one?")
         return path.read_bytes()
     except OSError as error:

@@ -47,7 +47,9 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Data = Annotated[Path, typer.Argument(help="Folder of class folders, or CSV with labels.")]
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Folder of class folders, or CSV with labels.")
+]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Model file, run folder or name.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write results here.")]
 Preset = Annotated[str, typer.Option(help="Name of the network.")]
@@ -211,7 +213,7 @@ def predict(
 @app.command()
 def explain(
     model: ModelName,
-    clip: Annotated[Path, typer.Argument(help="A recording.")],
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A recording.")],
     out: Annotated[Path, typer.Option(help="Folder for the figures and the page.")],
     overwrite: Overwrite = False,
 ) -> None:
