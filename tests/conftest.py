@@ -1,6 +1,7 @@
 """What several test files share: real recordings, where there are any, and a model of tones."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,37 @@ def run_folder(tones_folder, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tones"
     train(tones_folder, out=folder, **QUICK)
     return folder
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it wrote."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line of an error, after what was said before it."""
+        *_, last = self.err.splitlines()
+        assert last.startswith("error: ")
+        assert self.err.count("error: ") == 1
+        return last
+
+
+@pytest.fixture
+def stapes(monkeypatch, capsysbinary):
+    """Runs the command line in this process; whatever happens, there is no traceback."""
+    from stapes import cli
+
+    def run(*args: str | Path) -> Ended:
+        monkeypatch.setattr("sys.argv", ["stapes", *map(str, args)])
+        capsysbinary.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsysbinary.readouterr()
+        assert b"Traceback" not in err
+        return Ended(ended.value.code, out, err.decode())
+
+    return run
