@@ -1,6 +1,8 @@
 """Sound pieces of a container -> mono float32 pieces at the file's own rate, checked on the way."""
 
 import hashlib
+import os
+import threading
 from collections.abc import Iterator
 from typing import Literal
 
@@ -39,6 +41,9 @@ EDGE_SECONDS, NEAR_SECONDS = 0.005, 0.1
 ABRUPT = 0.3
 """A sound breaks off if its last 5 ms still peak above this share of the last 100 ms's RMS."""
 
+FAINTEST_EDGE = 2.0**-12
+"""And above this (-72 dB): what rounding and codecs leave at the end of a fade stays below."""
+
 
 class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
     """A file that is read straight on.
@@ -50,6 +55,39 @@ class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
     def seekable(self) -> bool:
         """No, as far as soundfile is concerned."""
         return False
+
+
+class Hush:
+    """While any thread is inside, what the process writes to stderr is thrown away.
+
+    The MP3 decoder inside libsndfile writes there of every broken frame, and cannot be told not
+    to; what is broken is found and told by other means.
+    """
+
+    def __init__(self) -> None:
+        """Nobody is inside."""
+        self._lock, self._n_inside, self._kept = threading.Lock(), 0, -1
+
+    def __enter__(self) -> None:
+        """The first one in turns stderr away."""
+        with self._lock:
+            if not self._n_inside:
+                self._kept = os.dup(2)
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, 2)
+                os.close(nowhere)
+            self._n_inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        """The last one out brings it back."""
+        with self._lock:
+            self._n_inside -= 1
+            if not self._n_inside:
+                os.dup2(self._kept, 2)
+                os.close(self._kept)
+
+
+HUSH = Hush()
 
 
 class Decoder:
@@ -71,7 +109,8 @@ class Decoder:
         self._most_bytes = max(DECODED_BYTES, DECODED_RATIO * source.size)
         self._view = View(source, layout.pieces)
         try:
-            self._file = SequentialFile(self._view)
+            with HUSH:
+                self._file = SequentialFile(self._view)
         except soundfile.LibsndfileError as error:
             reason = self._view.error or AudioError(
                 f"{self._name}: {layout.kind} that cannot be decoded "
@@ -121,7 +160,8 @@ class Decoder:
     def _read(self, buffer: Waveform) -> Waveform:
         """The next frames, [T, C]; fewer than asked for at the end and where decoding fails."""
         try:
-            n_frames = len(self._file.read(out=buffer))
+            with HUSH:
+                n_frames = len(self._file.read(out=buffer))
         except soundfile.LibsndfileError as error:
             n_frames = max(0, min(self._file.tell() - self._position, len(buffer)))
             time = (self._position + n_frames) / self.sample_rate
@@ -196,8 +236,7 @@ def without_nul_tail(decoder: Decoder, *, level: float) -> Iterator[Waveform]:
     """
     rate, n_held, recent = decoder.sample_rate, 0, np.empty(0, np.float32)
     for piece in decoder.pieces():
-        sound = np.flatnonzero(piece != np.float32(level))
-        end = int(sound[-1]) + 1 if len(sound) else 0
+        end = _end_of_sound(piece, level)
         if end:
             yield from _constant(n_held, level)
             yield piece[:end]
@@ -211,11 +250,19 @@ def without_nul_tail(decoder: Decoder, *, level: float) -> Iterator[Waveform]:
         yield from _constant(n_held, level)
 
 
+def _end_of_sound(piece: Waveform, level: float) -> int:
+    """Where the run of one level at the end of a piece begins."""
+    if piece[-1] != np.float32(level):
+        return len(piece)
+    sound = np.flatnonzero(piece != np.float32(level))
+    return int(sound[-1]) + 1 if len(sound) else 0
+
+
 def _breaks_off(recent: Waveform, rate: int) -> bool:
     if not len(recent):
         return False
-    edge = recent[-max(1, round(EDGE_SECONDS * rate)) :]
-    return bool(np.abs(edge).max() >= ABRUPT * np.sqrt(np.mean(np.square(recent))))
+    edge = np.abs(recent[-max(1, round(EDGE_SECONDS * rate)) :]).max()
+    return bool(edge >= max(FAINTEST_EDGE, ABRUPT * np.sqrt(np.mean(np.square(recent)))))
 
 
 def _constant(n_samples: int, level: float) -> Iterator[Waveform]:

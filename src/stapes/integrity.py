@@ -148,7 +148,7 @@ def _is_text(head: bytes) -> bool:
 def _with_name_checked(source: Source, layout: Layout) -> Layout:
     """The same layout, with a word about a name that says something else."""
     says = next((kind for kind, suffixes in SUFFIXES.items() if source.suffix in suffixes), "")
-    if says in ("", layout.kind):
+    if says in ("", layout.kind.split()[0]):
         return layout
     finding = Finding("wrong-extension", f"named {source.suffix} but is {layout.kind}")
     return replace(layout, findings=(*layout.findings, finding))

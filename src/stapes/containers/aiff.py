@@ -63,7 +63,7 @@ def _layout(source: Source, common: bytes, data: Chunk) -> Layout:
     )
     n_frames = None
     if frame_length:
-        n_frames = length // frame_length
+        n_frames = max(length, 0) // frame_length
         length = n_frames * frame_length
         findings = findings or _about_count(promised, n_frames)
         common = common[:2] + struct.pack(">I", min(n_frames, 0xFFFFFFFF)) + common[6:]

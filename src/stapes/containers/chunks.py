@@ -88,7 +88,7 @@ def measure(
     tail = _tail(source, data.start, grammar)
     length = tail - data.start
     promised, found = f"{data.size / byte_rate:.2f} s", f"{length / byte_rate:.2f} s"
-    if data.size > length and abs(form_end - source.size) > 1:
+    if data.size > length and form_end != source.size:
         note = f"header promises {promised}, {found} are there"
         return Extent(length, (Finding("damaged", note),))
     if data.size > length or data.size <= SIZE_OF_NOTHING or tail < source.size:

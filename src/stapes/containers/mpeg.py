@@ -38,6 +38,9 @@ KBITS = {
 }
 """Bit rates by version and layer."""
 
+COUNTED_BOTH = tuple(bytes([bits]) for bits in range(16) if bits & 3 == 3)
+"""Xing's flags if both frames and bytes are counted."""
+
 
 class Header(NamedTuple):
     """What the four bytes at the start of a frame say."""
@@ -48,6 +51,12 @@ class Header(NamedTuple):
     mono: bool
     n_samples: int
     size: int
+
+    @property
+    def side_end(self) -> int:
+        """Where the side information of layer 3 ends, and Xing's counts begin."""
+        lengths = (17, 32) if self.version == 3 else (9, 17)
+        return 4 + lengths[not self.mono]
 
     def fits(self, other: "Header | None") -> bool:
         """Whether two frames can be of one stream."""
@@ -64,27 +73,18 @@ class Walk:
 
 
 class Count(NamedTuple):
-    """What the frame in front promises, and that frame itself with the true counts in it."""
+    """What the frame in front promises; 0 bytes if it does not count them."""
 
     n_frames: int
-    n_bytes: int
-    at: int
-    raw: bytes
-
-    def corrected(self, n_frames: int, n_bytes: int) -> bytes:
-        """The frame with other counts; what was not counted stays so."""
-        counts = [(self.n_frames, n_frames), (self.n_bytes, n_bytes)]
-        fields = b"".join(struct.pack(">I", min(new, 0xFFFFFFFF)) for old, new in counts if old)
-        return self.raw[: self.at] + fields + self.raw[self.at + len(fields) :]
+    n_bytes: int = 0
 
 
-def inspect(source: Source, where: range, *, findings: tuple[Finding, ...] = ()) -> Layout:
+def inspect(source: Source, where: range) -> Layout:
     """Find and check the frames of MPEG audio.
 
     Args:
         source: the file.
         where: bytes of it that hold the frames.
-        findings: what was found out before.
 
     Raises:
         AudioError: there are no frames.
@@ -94,21 +94,20 @@ def inspect(source: Source, where: range, *, findings: tuple[Finding, ...] = ())
     first = _header_at(source, start) if start >= 0 else None
     if first is None:
         raise AudioError(f"{source.name}: no MP3 frames in it: copy it again")
-    count = _count(source, start, first)
-    begin = start + first.size if count else start
-    walk = _walk(source, first, range(begin, where.stop))
+    front = source.read_at(start, first.size)
+    count = _count(front, first)
+    walk = _walk(source, first, range(start + first.size if count else start, where.stop))
     if not walk.n_frames:
         raise AudioError(f"{source.name}: no audio behind the MP3 header: copy it again")
     n_bytes = sum(map(len, walk.sound))
-    front = count.corrected(walk.n_frames, n_bytes + first.size) if count else b""
     damage = walk.damage + _about_count(count, walk.n_frames, n_bytes + first.size, first)
     unsure = () if count else (Finding("length-unverifiable", "an MP3 that does not count frames"),)
     return Layout(
         kind="MP3",
-        pieces=(front, *walk.sound),
-        findings=(*findings, *damages(damage), *unsure),
+        pieces=(_counting_frame(front, first, walk.n_frames, n_bytes), *walk.sound),
+        findings=(*damages(damage), *unsure),
         n_frames=walk.n_frames * first.n_samples,
-        tolerance=GAPLESS_TOLERANCE,
+        tolerance=GAPLESS_TOLERANCE if count else first.n_samples,
     )
 
 
@@ -124,23 +123,40 @@ def _about_count(count: Count | None, n_frames: int, n_bytes: int, first: Header
     return [f"header promises {promised:.2f} s, {found:.2f} s are there"]
 
 
-def _count(source: Source, start: int, first: Header) -> Count | None:
-    """The frame in front that counts the others, if there is one.
+def _count(front: bytes, first: Header) -> Count | None:
+    """What the frame in front counts; None if it is a frame like any other.
 
-    Xing's stands behind the (empty) side information, Fraunhofer's always at 36.
+    Xing's counts stand behind the (empty) side information, Fraunhofer's always at 36.
     """
-    raw = source.read_at(start, first.size)
-    at = 4 + ((17 if first.mono else 32) if first.version == 3 else (9 if first.mono else 17))
-    if raw[at : at + 4] in (b"Xing", b"Info") and len(raw) >= at + 16:
-        has_frames, has_bytes = raw[at + 7] & 1, raw[at + 7] & 2
-        numbers = struct.unpack_from(">II", raw, at + 8)
-        n_frames = numbers[0] if has_frames else 0
-        n_bytes = numbers[1 if has_frames else 0] if has_bytes else 0
-        return Count(n_frames, n_bytes, at + 8, raw) if n_frames else None
-    if raw[36:40] == b"VBRI" and len(raw) >= 54:
-        n_bytes, n_frames = struct.unpack_from(">II", raw, 46)
-        return Count(n_frames, n_bytes, len(raw), raw)
+    at = first.side_end
+    if front[at : at + 4] in (b"Xing", b"Info") and len(front) >= at + 16:
+        numbers = struct.unpack_from(">II", front, at + 8)
+        has_frames, has_bytes = front[at + 7] & 1, front[at + 7] & 2
+        if has_frames and numbers[0]:
+            return Count(numbers[0], numbers[1] if has_bytes else 0)
+    if front[36:40] == b"VBRI" and len(front) >= 54:
+        n_bytes, n_frames = struct.unpack_from(">II", front, 46)
+        return Count(n_frames, n_bytes)
     return None
+
+
+def _counting_frame(front: bytes, first: Header, n_frames: int, n_bytes: int) -> bytes:
+    """A frame in front that tells the decoder the true counts.
+
+    Without it libsndfile guesses the length from the size of the first frame, and stops there.
+    Only layer 3 knows such frames. What the file's own one says of delay and padding is kept.
+    """
+    if first.layer != 3:
+        return b""
+    at = first.side_end
+    if front[at : at + 4] in (b"Xing", b"Info") and front[at + 7 : at + 8] in COUNTED_BOTH:
+        counts = struct.pack(">II", n_frames, min(n_bytes + len(front), 0xFFFFFFFF))
+        return front[: at + 8] + counts + front[at + 16 :]
+    word = int.from_bytes(front[:4]) & 0xFFFF0DFF | 0x10000
+    words = (word | kbit_index << 12 for kbit_index in range(1, 15))
+    word, size = next((w, h.size) for w in words if (h := _parsed(w)) and h.size >= at + 16)
+    tag = b"Xing" + struct.pack(">III", 3, n_frames, min(n_bytes + size, 0xFFFFFFFF))
+    return (word.to_bytes(4).ljust(at, b"\0") + tag).ljust(size, b"\0")
 
 
 def _walk(source: Source, first: Header, where: range) -> Walk:
@@ -220,12 +236,17 @@ def _candidates(source: Source, where: range) -> Iterator[int]:
 
 def _header_at(source: Source, offset: int) -> Header | None:
     raw = source.read_at(offset, 4)
-    return _header(int.from_bytes(raw) & 0xFFFFFEC0) if len(raw) == 4 else None
+    return _parsed(int.from_bytes(raw)) if len(raw) == 4 else None
+
+
+def _parsed(word: int) -> Header | None:
+    """A frame's header from its four bytes; None if they are none."""
+    return _parsed_relevant(word & 0xFFFFFEC0)
 
 
 @lru_cache(4096)
-def _header(word: int) -> Header | None:
-    """Read a frame's header, without the bits that do not matter here; None if it is none."""
+def _parsed_relevant(word: int) -> Header | None:
+    """The same, without the bits that do not matter here, so that few differ."""
     version, layer = word >> 19 & 3, 4 - (word >> 17 & 3)
     kbit_index, rate_index = word >> 12 & 15, word >> 10 & 3
     if word >> 21 != 0x7FF or version == 1 or layer == 4:

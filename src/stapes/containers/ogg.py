@@ -91,7 +91,7 @@ def inspect(source: Source, start: int = 0) -> Layout:
         walk.damage.append(f"its end is missing; {walk.seconds:.2f} s are there")
     n_frames = int(walk.seconds * codec.sample_rate) if codec.sample_rate else None
     return Layout(
-        kind="Ogg",
+        kind=f"Ogg {codec.name}",
         pieces=tuple(walk.sound),
         findings=tuple(damages(walk.damage)),
         n_frames=None if walk.damage else n_frames,

@@ -26,6 +26,7 @@ CODECS = {
     MU_LAW: "mu-law",
     0x11: "IMA ADPCM",
     0x31: "GSM 6.10",
+    0x38: "NMS ADPCM",
     0x40: "G.721 ADPCM",
     MP3: "MP3",
 }
@@ -127,8 +128,10 @@ def _layout(
         source, data, grammar=grammar, form_end=form_end, byte_rate=max(byte_rate, 1)
     )
     if form.codec == MP3:
-        where = range(data.start, data.start + length)
-        return replace(mpeg.inspect(source, where, findings=findings), kind="WAV")
+        layout = mpeg.inspect(source, range(data.start, data.start + length))
+        # The chunk has a size, so that frames are not counted does not matter here.
+        told = [finding for finding in layout.findings if finding.flag == "damaged"]
+        return replace(layout, kind="WAV", findings=(*findings, *told))
     if uncompressed:
         length -= length % form.frame_length
     if not length:

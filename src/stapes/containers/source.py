@@ -51,11 +51,13 @@ class Source:
             raise AudioError(f"{self.name}: cannot be opened ({reason}): check the path") from error
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Up to ``length`` bytes from ``offset``; fewer at the end.
+        """Up to ``length`` bytes from ``offset``; fewer at the end, none outside.
 
         Raises:
             AudioError: the disk does not answer.
         """
+        if not 0 <= offset < self.size:
+            return b""
         try:
             self._file.seek(offset)
             return self._file.read(length)
