@@ -9,9 +9,9 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,8 @@ def fit(
         on_step: called after every step.
 
     Raises:
-        TrainingError: the loss is not finite; the state of the last good epoch is saved.
+        TrainingError: the loss is not finite, or the GPU's memory is full; the state of the last
+            good epoch is saved.
         StopRequestedError: SIGINT or SIGTERM came; the state of the last step is saved.
         UsageError: a saved state belongs to another training.
     """
@@ -108,7 +109,7 @@ def fit(
             return state
     batches = _batches(config, settings, training, first_step=state.step)
     began = time.monotonic() - state.seconds
-    with Interruption() as interruption, closing(batches):
+    with Interruption() as interruption, closing(batches), _told_of_memory(settings):
         for batch in batches:
             state.optimizer.param_groups[0]["lr"] = learning_rate(state.step, settings)
             _take_step(state, batch, names=training.names)
@@ -128,6 +129,18 @@ def fit(
             if _finished(state, settings):
                 break
     return state
+
+
+@contextmanager
+def _told_of_memory(settings: TrainingConfig) -> Iterator[None]:
+    """Turn a GPU without memory left into an error that says what to try."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        n = settings.batch_size
+        raise TrainingError(
+            f"no GPU memory left with a batch size of {n}; try --batch-size {max(n // 2, 2)}"
+        ) from error
 
 
 def set_threads(n_threads: int) -> None:
