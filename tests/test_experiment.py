@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from conftest import QUICK
 from stapes import checkpoint, experiment, training
@@ -230,6 +231,15 @@ def test_a_loss_that_is_never_finite_leaves_no_model(tones_folder, tmp_path, mon
     with pytest.raises(TrainingError, match="no epoch was complete, so there is no model"):
         train(tones_folder, out=tmp_path, **EXACT)
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_gpu_out_of_memory_is_told_with_a_batch_size_to_try(tones_folder, tmp_path, monkeypatch):
+    def full(_logits):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "_log_probabilities", full)
+    with pytest.raises(TrainingError, match=r"batch size of 4; try --batch-size 2; no epoch"):
+        train(tones_folder, out=tmp_path, **EXACT)
 
 
 def test_a_signal_leaves_no_model_but_a_state(tones_folder, tmp_path, monkeypatch):
