@@ -226,7 +226,9 @@ def explain(
 
 @app.command()
 def demo(
-    data: Annotated[Path | None, typer.Argument(help="Recordings; synthesised if none.")] = None,
+    data: Annotated[
+        Path | None, typer.Argument(metavar="DATA", help="Recordings; synthesised if none.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     overwrite: Overwrite = False,
@@ -245,7 +247,7 @@ def demo(
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="cats-dogs or esc10.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="cats-dogs or esc10.")],
     out: Annotated[Path | None, typer.Option(help="Folder to make; its name if none.")] = None,
     archive: Annotated[
         str | None, typer.Option(help="Zip file or address instead of the public one.")
@@ -271,7 +273,7 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(prog_name="stapes", standalone_mode=False) or 0
     except StapesError as error:
         code = _fail(str(error), error.exit_code)
     except TyperException as error:
