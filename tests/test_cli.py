@@ -70,7 +70,9 @@ def test_a_command_is_a_public_function_with_the_same_defaults(stapes, name):
     )
     ended = stapes(name, "--help")
     assert ended.code == 0
-    assert inspect.getdoc(commands()[name]).split("\n")[0].rstrip(".") in ended.out.decode()
+    summary = inspect.getdoc(commands()[name]).rstrip(".")
+    assert summary in " ".join(ended.out.decode().split())
+    assert ended.out.decode().startswith(f"Usage: stapes {name} ")
 
 
 def test_settings_that_are_not_given_are_left_to_the_library(stapes, monkeypatch, run_folder):
