@@ -60,6 +60,10 @@ def chunks(source: Source, offset: int, grammar: Grammar) -> Iterator[Chunk]:
         offset = _aligned(offset + grammar.header_length + length, grammar)
 
 
+HEADER_BYTES = 64
+"""Sizes that are too large by no more than a header's length count the header, by mistake."""
+
+
 class Extent(NamedTuple):
     """The audio's length in bytes, and what had to be corrected to find it."""
 
@@ -88,7 +92,7 @@ def measure(
     tail = _tail(source, data.start, grammar)
     length = tail - data.start
     promised, found = f"{data.size / byte_rate:.2f} s", f"{length / byte_rate:.2f} s"
-    if data.size > length and form_end != source.size:
+    if data.size > length and (form_end != source.size or data.size - length > HEADER_BYTES):
         note = f"header promises {promised}, {found} are there"
         return Extent(length, (Finding("damaged", note),))
     if data.size > length or data.size <= SIZE_OF_NOTHING or tail < source.size:
