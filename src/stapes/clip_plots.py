@@ -264,6 +264,7 @@ def _sum_in_words(explanation: ClipExplanation) -> str:
 
 def _draw_waterfall(axes: Axes, steps: Sequence[float], *, colours: tuple[str, str]) -> None:
     """Every step begins where the last one ended; the last bar is the sum of all."""
+    axes.use_sticky_edges = False  # bars must not cancel the margins that their numbers need
     ends = np.cumsum(steps)
     begins = ends - steps
     for y, (begin, end, step) in enumerate(zip(begins, ends, steps, strict=True)):

@@ -166,7 +166,7 @@ def clip(
 
 
 def write_demo(
-    folder: Path, *, n_sources: int = 120, seed: int = 0, overwrite: bool = False
+    folder: str | Path, *, n_sources: int = 120, seed: int = 0, overwrite: bool = False
 ) -> Path:
     """Write synthesised recordings as a data set: two class folders and a ``metadata.csv``.
 
@@ -188,6 +188,7 @@ def write_demo(
     """
     if n_sources < 2:
         raise UsageError(f"n_sources is {n_sources}: give at least 2, one for each class")
+    folder = Path(folder)
     _prepare(folder, overwrite=overwrite)
     rows = [row for index in range(n_sources) for row in _write_source(folder, index, seed=seed)]
     write_text(

@@ -1,0 +1,52 @@
+"""The documents say what was measured, and name what there is."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from stapes.cli import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def tables():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["accuracy_table", "protocol_table"])
+def test_the_tables_of_the_readme_are_those_of_the_results(name):
+    assert getattr(tables(), name)() in README
+
+
+def test_the_startup_time_of_the_readme_is_the_measured_one():
+    measured = json.loads((ROOT / "benchmarks" / "results" / "startup.json").read_text())
+    said = re.search(r"`stapes --help` answers in ([\d.]+) s", README)
+    assert said is not None
+    assert said.group(1) == f"{measured['median_seconds']['stapes --help']:.2f}"
+
+
+def test_the_card_of_the_shipped_model_says_what_was_measured():
+    card = (ROOT / "src" / "stapes" / "models" / "cats-dogs.md").read_text()
+    clips = json.loads((ROOT / "benchmarks" / "results" / "accuracy.json").read_text())["clips"]
+    low, high = clips["interval"]
+    assert f"{clips['accuracy']:.3f} of clips (95 % interval {low:.3f} to {high:.3f})" in card
+
+
+def test_the_readme_names_every_command_and_no_other():
+    named = set(re.findall(r"^\| `stapes (\w+)", README, flags=re.MULTILINE))
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert named == commands
+
+
+def test_every_picture_and_page_that_a_document_links_is_there():
+    for document in ROOT.glob("*.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            if not target.startswith("http"):
+                assert (ROOT / target).exists(), f"{document.name}: {target}"
