@@ -171,6 +171,17 @@ def test_tones_it_has_not_heard_at_any_rate(classifier, label, rate):
     assert prediction.duration_seconds == pytest.approx(2, abs=1e-3)
 
 
+def test_what_is_quiet_beside_the_rest_of_its_recording_has_no_say(classifier):
+    loud, quiet = tone("low", seed=5, seconds=1.5), 0.05 * tone("high", seed=6, seconds=4)
+    prediction = classifier.predict(np.append(loud, quiet), hop=0.5)
+    heard = prediction.start_seconds < 1.5
+    assert heard.tolist() == [True] * 3 + [False] * 7
+    wanted = prediction.segment_probabilities[heard].mean(axis=0)
+    assert list(prediction.probabilities.values()) == pytest.approx(wanted.tolist(), abs=1e-6)
+    assert prediction.segment_probabilities[3:].argmax(axis=1).tolist() == [0] * 7
+    assert prediction.label == "low"
+
+
 def test_a_prediction_says_everything(classifier):
     prediction = classifier.predict(tone("high", seed=5, seconds=2.0))
     shares = prediction.segment_probabilities
