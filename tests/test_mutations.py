@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from audio_factory import KINDS, encoded, mp3_without_count, seeded, sound
 
+from forged_audio import KINDS, encoded, without_xing
 from stapes import audio
 from stapes.errors import AudioError
 
@@ -39,12 +39,10 @@ def silent_stderr():
 
 
 def bases():
-    waveform = sound(0.5)
-    files = {kind: encoded(kind, waveform) for kind in KINDS}
-    stereo = sound(0.5, rate=44_100, channels=2)
-    for kind in ("wav-16", "flac-16", "vorbis", "mp3", "aiff-16"):
-        files[f"{kind}-stereo"] = encoded(kind, stereo, rate=44_100)
-    files["mp3-uncounted"] = mp3_without_count(files["mp3"])
+    files = {kind: encoded(kind, seconds=0.5) for kind in KINDS}
+    for kind in ("wav 16 bit", "flac", "vorbis", "mp3", "aiff"):
+        files[f"{kind} stereo"] = encoded(kind, seconds=0.5, rate=44_100, channels=2)
+    files["mp3 uncounted"] = without_xing(files["mp3"])
     return list(files.items())
 
 
@@ -112,7 +110,7 @@ def spoiled(files, number):
     """The mutation of one number: its name, how it was made, and its bytes."""
     name, content = files[number % len(files)]
     mutation = MUTATIONS[number // len(files) % len(MUTATIONS)]
-    return name, mutation, mutation(content, seeded("mutation", number))
+    return name, mutation, mutation(content, np.random.default_rng(number))
 
 
 def check(name, mutation, content):

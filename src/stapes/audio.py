@@ -18,6 +18,9 @@ import soxr
 from stapes import integrity
 from stapes.decoding import Decoder, NonFinite, Waveform, without_nul_tail
 from stapes.errors import AudioError
+from stapes.integrity import FLAGS
+
+__all__ = ["FLAGS", "AudioStream", "NonFinite", "Recording", "Waveform", "open_stream", "read"]
 
 MOST_SAMPLES = 1 << 27
 """Longest waveform that :func:`read` returns: 512 MiB, 2.3 h at 16 kHz."""
@@ -266,7 +269,7 @@ def _blocks(pieces: Iterator[Waveform], length: int) -> Iterator[Waveform]:
         waiting.append(piece)
         n_waiting += len(piece)
         if n_waiting >= length:
-            joined = np.concatenate(waiting)
+            joined = np.concatenate(waiting) if len(waiting) > 1 else piece
             whole = n_waiting - n_waiting % length
             for start in range(0, whole, length):
                 yield joined[start : start + length]

@@ -154,7 +154,7 @@ class Decoder:
         while whole and len(frames := self._read(buffer)):
             whole = len(frames) == len(buffer)
             self._finish(frames)
-            yield frames @ weights
+            yield frames[:, 0].copy() if channels == 1 else frames @ weights
         self._check_end()
 
     def _read(self, buffer: Waveform) -> Waveform:
@@ -235,12 +235,13 @@ def without_nul_tail(decoder: Decoder, *, level: float) -> Iterator[Waveform]:
         level: the sample that NULs decode to.
     """
     rate, n_held, recent = decoder.sample_rate, 0, np.empty(0, np.float32)
+    near = round(NEAR_SECONDS * rate)
     for piece in decoder.pieces():
         end = _end_of_sound(piece, level)
         if end:
             yield from _constant(n_held, level)
             yield piece[:end]
-            recent = np.concatenate([recent, piece[:end]])[-max(1, round(NEAR_SECONDS * rate)) :]
+            recent = np.concatenate([recent, piece[:end][-near:]])[-near:]
             n_held = 0
         n_held += len(piece) - end
     if n_held >= NUL_TAIL_SECONDS * rate and _breaks_off(recent, rate):

@@ -88,17 +88,32 @@ def measure(
     if data.size in STREAMED_SIZES and data.size > there:
         return Extent(there, (Finding("length-unverifiable", "streamed: the header has no size"),))
     if end <= source.size and _leads_to_the_end(source, end, grammar):
-        return Extent(data.size, ())
+        return Extent(data.size, _about_padding(source, end, form_end))
     tail = _tail(source, data.start, grammar)
     length = tail - data.start
+    data = data._replace(size=data.size + _overflow(length - data.size, grammar))
+    end = data.start + data.size
     promised, found = f"{data.size / byte_rate:.2f} s", f"{length / byte_rate:.2f} s"
     if data.size > length and (form_end != source.size or data.size - length > HEADER_BYTES):
         note = f"header promises {promised}, {found} are there"
         return Extent(length, (Finding("damaged", note),))
-    if data.size > length or data.size <= SIZE_OF_NOTHING or tail < source.size:
+    overflowed = grammar.size_length == 4 and data.size >> 32
+    if data.size > length or data.size <= SIZE_OF_NOTHING or tail < source.size or overflowed:
         note = f"header says {promised}, the file holds {found}"
         return Extent(length, (Finding("header-repaired", note),))
     return Extent(data.size, _about_rest(source, end, form_end=form_end))
+
+
+def _overflow(missing: int, grammar: Grammar) -> int:
+    """Whole 4 GiB by which a size of 32 bits has overflowed."""
+    return missing >> 32 << 32 if grammar.size_length == 4 and missing > 0 else 0
+
+
+def _about_padding(source: Source, end: int, form_end: int) -> tuple[Finding, ...]:
+    """What to say if the byte behind an odd length was counted, but is not there."""
+    if end == source.size == form_end - 1 and end % 2:
+        return (Finding("damaged", "cut by one byte behind the audio, which is whole"),)
+    return ()
 
 
 def _about_rest(source: Source, end: int, *, form_end: int) -> tuple[Finding, ...]:
