@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from conftest import QUICK
@@ -16,7 +18,7 @@ from stapes.dataset import load_dataset
 from stapes.errors import DataError, StapesError, StopRequestedError, TrainingError, UsageError
 from stapes.experiment import crossval, evaluate, train
 from stapes.inference import load
-from tones import write_tone, write_tones
+from tones import RATE, tone, write_tone, write_tones
 
 EXACT = {"epochs": 4, "steps_per_epoch": 4, "batch_size": 4, "validation_share": 0.3}
 
@@ -342,6 +344,15 @@ def test_evaluate_on_wrong_labels_finds_all_of_them_wrong(run_folder, tmp_path):
         write_tone(tmp_path / "low" / f"{i}.wav", "high", seed=i)
         write_tone(tmp_path / "high" / f"{i}.wav", "low", seed=i)
     assert evaluate(run_folder, tmp_path)["clips"]["accuracy"] == 0
+
+
+def test_evaluate_hears_what_prediction_hears(run_folder, tmp_path):
+    wave = np.append(tone("low", seed=5, seconds=1.5), 0.05 * tone("high", seed=6, seconds=4))
+    (tmp_path / "low").mkdir()
+    soundfile.write(tmp_path / "low" / "0.wav", wave, RATE, subtype="FLOAT")
+    metrics = evaluate(run_folder, tmp_path)
+    assert metrics["clips"]["accuracy"] == 1
+    assert metrics["segments"]["n"] == 6  # that begin in the loud part: every 0.25 of 1.5 s
 
 
 def test_evaluate_on_one_class_has_no_roc_area_but_an_accuracy(run_folder, tmp_path):
