@@ -294,7 +294,7 @@ def _shift_table(level: int) -> NDArray[np.uint16]:
     if level > 0:
         half = _shift_table(level - 1)
         return half[half]
-    values: NDArray[Any] = np.arange(1 << 16, dtype=np.uint32)
+    values: NDArray[np.uint32] = np.arange(1 << 16, dtype=np.uint32)
     for _ in range(16):
-        values = (values << np.uint32(1)) ^ (values >> 15) * np.uint32(0x18005)
+        values = (values << np.uint32(1)) ^ (values >> np.uint32(15)) * np.uint32(0x18005)
     return values.astype(np.uint16)
