@@ -4,6 +4,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Literal
 
 import numpy as np
@@ -60,8 +61,9 @@ class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
 class Hush:
     """While any thread is inside, what the process writes to stderr is thrown away.
 
-    The MP3 decoder inside libsndfile writes there of every broken frame, and cannot be told not
-    to; what is broken is found and told by other means.
+    The MP3 decoder inside libsndfile (mpg123) writes there of every broken frame, and cannot be
+    told not to. What other threads write in these milliseconds is lost, too, so nothing but the
+    decoding of MP3 is inside.
     """
 
     def __init__(self) -> None:
@@ -95,7 +97,6 @@ class Decoder:
 
     Attributes:
         sample_rate: of the file, in Hz.
-        findings: what is wrong with the file; complete after the last piece.
     """
 
     def __init__(self, source: Source, layout: Layout, *, non_finite: NonFinite) -> None:
@@ -104,12 +105,13 @@ class Decoder:
         Raises:
             AudioError: it cannot read them, or the rate or channels are out of bounds.
         """
-        self.findings = list(layout.findings)
+        self._findings = list(layout.findings)
         self._name, self._layout, self._non_finite = source.name, layout, non_finite
         self._most_bytes = max(DECODED_BYTES, DECODED_RATIO * source.size)
         self._view = View(source, layout.pieces)
+        self._hush = HUSH if layout.noisy else nullcontext()
         try:
-            with HUSH:
+            with self._hush:
                 self._file = SequentialFile(self._view)
         except soundfile.LibsndfileError as error:
             reason = self._view.error or AudioError(
@@ -136,6 +138,20 @@ class Decoder:
                 "be read; split it, or correct the header"
             )
 
+    @property
+    def findings(self) -> list[Finding]:
+        """What is wrong with the file; complete after the last piece."""
+        if not self._zeroed:
+            return self._findings
+        numbers, firsts, lasts = zip(*self._zeroed, strict=True)
+        n, first, last = sum(numbers), firsts[0], lasts[-1]
+        note = f"{n:,} samples between {first:.3f} s and {last:.3f} s were no numbers; now zero"
+        return [*self._findings, Finding("damaged", note)]
+
+    def tell(self, finding: Finding) -> None:
+        """Add something that is wrong with the file."""
+        self._findings.append(finding)
+
     def skip(self, n_frames: int) -> None:
         """Go on at a frame; only where the layout says that seeking is exact."""
         self._position = self._file.seek(n_frames)
@@ -160,13 +176,13 @@ class Decoder:
     def _read(self, buffer: Waveform) -> Waveform:
         """The next frames, [T, C]; fewer than asked for at the end and where decoding fails."""
         try:
-            with HUSH:
+            with self._hush:
                 n_frames = len(self._file.read(out=buffer))
         except soundfile.LibsndfileError as error:
             n_frames = max(0, min(self._file.tell() - self._position, len(buffer)))
             time = (self._position + n_frames) / self.sample_rate
             reason = error.error_string.rstrip(".")
-            self.findings.append(Finding("damaged", f"decoding ends at {time:.2f} s: {reason}"))
+            self._findings.append(Finding("damaged", f"decoding ends at {time:.2f} s: {reason}"))
         if self._view.error is not None:
             raise self._view.error
         self._n_decoded += n_frames
@@ -199,25 +215,17 @@ class Decoder:
 
     def _check_end(self) -> None:
         """Compare what came with what should have come."""
-        if self._zeroed:
-            n, first, last = (
-                sum(z[0] for z in self._zeroed),
-                self._zeroed[0][1],
-                self._zeroed[-1][2],
-            )
-            note = f"{n:,} samples between {first:.3f} s and {last:.3f} s were no numbers; now zero"
-            self.findings.append(Finding("damaged", note))
-        if any(finding.flag == "damaged" for finding in self.findings):
+        if any(finding.flag == "damaged" for finding in self._findings):
             return
         expected = self._layout.n_frames or self._file.frames
         if self._position < expected - self._layout.tolerance:
             promised, came = expected / self.sample_rate, self._position / self.sample_rate
             note = f"{promised:.2f} s are promised, {came:.2f} s could be decoded"
-            self.findings.append(Finding("damaged", note))
+            self._findings.append(Finding("damaged", note))
         elif self._digest is not None and self._digest.digest() != self._layout.md5:
             note = "the audio differs from the MD5 in the header, somewhere between 0 s and "
             note += f"{self._position / self.sample_rate:.2f} s"
-            self.findings.append(Finding("damaged", note))
+            self._findings.append(Finding("damaged", note))
 
     def close(self) -> None:
         """Close the decoder, not the source."""
@@ -246,7 +254,7 @@ def without_nul_tail(decoder: Decoder, *, level: float) -> Iterator[Waveform]:
         n_held += len(piece) - end
     if n_held >= NUL_TAIL_SECONDS * rate and _breaks_off(recent, rate):
         note = f"the sound breaks off into {n_held / rate:.2f} s of NULs at the end"
-        decoder.findings.append(Finding("damaged", note))
+        decoder.tell(Finding("damaged", note))
     else:
         yield from _constant(n_held, level)
 

@@ -170,7 +170,8 @@ def _walk(source: Source, info: StreamInfo, start: int) -> Walk:
 
 def _is_sound(source: Source, info: StreamInfo, frame: Frame, stop: int) -> bool:
     """Whether the bytes up to ``stop`` are one frame, by its checksum."""
-    longest = (info.bits + 1) * info.channels * max(info.max_block_length, frame.length) // 8 + 256
+    channels = max(info.channels, frame.channels)
+    longest = (info.bits + 1) * channels * max(info.max_block_length, frame.length) // 8 + 256
     length = stop - frame.offset
     return length <= longest and crc16(source.read_at(frame.offset, length)) == 0
 

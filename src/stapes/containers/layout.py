@@ -38,6 +38,7 @@ class Layout:
         bits: of the integers that ``md5`` is over.
         nul_level: the sample that NUL bytes decode to.
         exact_seek: the decoder finds any frame exactly and fast.
+        noisy: the decoder writes to stderr of every broken frame.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Layout:
     bits: int = 16
     nul_level: float = 0.0
     exact_seek: bool = False
+    noisy: bool = False
 
 
 def append(ranges: list[range], piece: range) -> None:

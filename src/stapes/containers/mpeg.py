@@ -108,6 +108,7 @@ def inspect(source: Source, where: range) -> Layout:
         findings=(*damages(damage), *unsure),
         n_frames=walk.n_frames * first.n_samples,
         tolerance=GAPLESS_TOLERANCE if count else first.n_samples,
+        noisy=True,
     )
 
 
