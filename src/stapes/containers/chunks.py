@@ -13,6 +13,9 @@ STREAMED_SIZES = frozenset({0x7FFFF000, 0x7FFFFFFF, 0x80000000, *range(0xFFFFFF0
 SIZE_OF_NOTHING = 64
 """Sizes up to this are a header's placeholder if much more is behind them."""
 
+HEADER_BYTES = 64
+"""Sizes that are too large by no more than a header's length count the header, by mistake."""
+
 TAIL_BYTES = 1 << 20
 """How far from the end chunks behind the audio are looked for if the sizes do not lead to them."""
 
@@ -58,10 +61,6 @@ def chunks(source: Source, offset: int, grammar: Grammar) -> Iterator[Chunk]:
             return
         yield Chunk(name, offset + grammar.header_length, length)
         offset = _aligned(offset + grammar.header_length + length, grammar)
-
-
-HEADER_BYTES = 64
-"""Sizes that are too large by no more than a header's length count the header, by mistake."""
 
 
 class Extent(NamedTuple):
