@@ -2,7 +2,6 @@
 
 import csv
 import difflib
-import errno
 import http.client
 import io
 import json
@@ -22,7 +21,7 @@ from typing import IO
 from stapes import __version__
 from stapes.clips import Progress, printable
 from stapes.errors import StapesError, UsageError
-from stapes.files import TEMPORARY_PREFIX
+from stapes.files import TEMPORARY_PREFIX, sync_folder, write_trouble
 
 KAGGLE_SET = "mmoreaux/audio-cats-and-dogs"
 ESC10_ARCHIVE = "https://github.com/karolpiczak/ESC-10/archive/refs/heads/master.zip"
@@ -104,14 +103,9 @@ def _replacing_folder(out: Path) -> Iterator[Path]:
         if os.path.lexists(out):
             os.replace(out, old)
         os.replace(temporary, out)
-        _sync_folder(out.parent)
+        sync_folder(out.parent)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        free = f", {shutil.disk_usage(out.parent).free:,} bytes free" if full else ""
-        raise StapesError(
-            f"{printable(str(out))}: cannot be written ({error.strerror or error}{free}): "
-            f"choose another place"
-        ) from error
+        raise StapesError(printable(write_trouble(out, error))) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -123,15 +117,7 @@ def _sync(folder: Path) -> None:
         for name in names:
             with open(os.path.join(parent, name), "rb") as file:
                 os.fsync(file.fileno())
-        _sync_folder(Path(parent))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(Path(parent))
 
 
 def _download_kaggle(folder: Path) -> None:

@@ -41,9 +41,9 @@ def replacing(path: str | Path, *, n_bytes: int = 0) -> Iterator[IO[bytes]]:
                 n_bytes = max(n_bytes, file.tell())
             os.chmod(file.name, 0o666 & ~_umask())
             os.replace(file.name, target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
     except OSError as error:
-        raise StapesError(_explain(Path(path), error, n_bytes=n_bytes)) from error
+        raise StapesError(write_trouble(Path(path), error, n_bytes=n_bytes)) from error
 
 
 @contextmanager
@@ -98,7 +98,8 @@ def _umask() -> int:
     return current
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make sure that the names in a folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -106,9 +107,10 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _explain(path: Path, error: OSError, *, n_bytes: int) -> str:
+def write_trouble(path: Path, error: OSError, *, n_bytes: int = 0) -> str:
+    """Why a file or folder could not be written, and what to do, in one line."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(path.parent).free
         needed = f"at least {n_bytes:,} bytes needed, " if n_bytes else ""
-        return f"{path}: no space left ({needed}{free:,} free); free some and run again"
+        return f"{path}: no space left ({needed}{free:,} bytes free); free some and run again"
     return f"{path}: cannot be written ({error.strerror}); choose another place"
