@@ -55,7 +55,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_how_much_is_needed(tmp_path, m
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(StapesError, match=r"12,345 bytes needed, [\d,]+ free") as caught:
+    with pytest.raises(StapesError, match=r"12,345 bytes needed, [\d,]+ bytes free") as caught:
         write_bytes(path, bytes(12_345))
     assert str(path) in str(caught.value)
     with pytest.raises(StapesError, match="at least 7 bytes needed"), replacing(path) as file:
