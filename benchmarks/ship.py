@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from stapes import checkpoint, experiment
-from stapes.config import TrainingConfig, preset_config
+from stapes.config import ModelConfig, TrainingConfig, preset_sizes
 from stapes.terminal import progress_bar
 
 MODELS = Path(__file__).parent.parent / "src" / "stapes" / "models"
@@ -22,7 +22,7 @@ def main() -> None:
     with progress_bar() as progress:
         decoded = experiment.read(data, progress)
         everything = range(len(decoded.clips))
-        config = preset_config("classic", experiment.class_names(decoded.clips))
+        config = ModelConfig(experiment.class_names(decoded.clips), **preset_sizes("classic"))
         state = experiment.learn(
             decoded,
             everything,

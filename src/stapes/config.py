@@ -165,15 +165,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Named networks of the family, smallest first."""
 
 
-def preset_config(preset: str, classes: tuple[str, ...]) -> ModelConfig:
-    """The network of a preset for the given classes.
+def preset_sizes(preset: str) -> dict[str, Any]:
+    """What a preset fixes of :class:`ModelConfig`; the classes come from the data.
 
     Raises:
         UsageError: there is no such preset.
     """
     if preset not in PRESETS:
         raise UsageError(f"preset is {preset!r}: give one of {', '.join(PRESETS)}")
-    return ModelConfig(classes, **PRESETS[preset])
+    return PRESETS[preset]
 
 
 def same_padding(length: int, *, kernel_size: int, stride: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stapes import __version__, checkpoint, evaluation, runs
 from stapes.checkpoint import Model
 from stapes.clips import Clip
-from stapes.config import SAMPLE_RATE, ModelConfig, TrainingConfig, as_dict, preset_config
+from stapes.config import SAMPLE_RATE, ModelConfig, TrainingConfig, as_dict, preset_sizes
 from stapes.dataset import DecodedDataset, decode, load_dataset
 from stapes.engine import FoldedNetwork
 from stapes.errors import DataError, TrainingError, UsageError
@@ -115,11 +115,11 @@ def train(
         StopRequestedError: Ctrl-C or SIGTERM; the state is saved for ``resume``.
     """
     started = time.monotonic()
-    training_config = TrainingConfig(**settings)
+    training_config, sizes = TrainingConfig(**settings), preset_sizes(preset)
     runs.refuse_inside(out, data)
     with runs.run_folder(out, resume=resume, overwrite=overwrite) as folder:
         decoded = read(data, progress)
-        config = preset_config(preset, class_names(decoded.clips))
+        config = ModelConfig(class_names(decoded.clips), **sizes)
         training, test = given_split(decoded.clips) or split(
             decoded.clips, share=TEST_SHARE, seed=training_config.seed
         )
@@ -205,9 +205,9 @@ def crossval(
     started = time.monotonic()
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}: give at least 1")
-    base = TrainingConfig(**settings)
+    base, sizes = TrainingConfig(**settings), preset_sizes(preset)
     decoded = read(data, progress)
-    config = preset_config(preset, class_names(decoded.clips))
+    config = ModelConfig(class_names(decoded.clips), **sizes)
     pairs = folds(decoded.clips, seed=0)
     measured: dict[tuple[int, int], Measured] = {}
     for seed in range(seeds):
