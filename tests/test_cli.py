@@ -461,3 +461,11 @@ def test_few_files_may_be_open_at_a_time(run_folder, tones_folder):
     done = in_process("predict", run_folder, *paths, program=program, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     assert len(done.stdout.splitlines()) == 161
+
+
+def test_a_warning_is_one_line_that_names_no_line_of_code(stapes, run_folder, folder, monkeypatch):
+    monkeypatch.setattr("stapes.native._native", None)  # as where no compiler was present
+    ended = stapes("predict", run_folder, folder / "a.wav")
+    assert ended.code == 0
+    assert ended.err.startswith("warning: the native kernels are not installed")
+    assert ended.err.count("\n") == 1

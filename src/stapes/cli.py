@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import TextIOWrapper
 from pathlib import Path
@@ -273,7 +274,9 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     try:
-        code = app(prog_name="stapes", standalone_mode=False) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = app(prog_name="stapes", standalone_mode=False) or 0
     except StapesError as error:
         code = _fail(str(error), error.exit_code)
     except TyperException as error:
@@ -292,6 +295,10 @@ def main() -> None:
     except OSError as error:
         code = _fail(f"{error.filename}: {error.strerror}; check the path")
     sys.exit(code)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    say(f"warning: {message}")
 
 
 def _fail(message: str, code: int = StapesError.exit_code) -> int:
