@@ -1,0 +1,180 @@
+"""Labels corrected by a table: the clips of a data set, with what somebody heard in them."""
+
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from stapes.clips import Clip, Dataset, listing, printable
+from stapes.errors import DataError
+from stapes.tables import FORMULA_STARTS, is_utf8, read_table
+
+LEAVE_OUT = "-"
+"""The label of a clip that should not be used at all."""
+
+TIME_TOLERANCE_SECONDS = 0.001
+"""Spreadsheets round; two events of a file that begin and end this close are the same."""
+
+
+def quoted(text: str) -> str:
+    """Text for a cell that no spreadsheet runs as a formula and :func:`unquoted` reads back.
+
+    >>> quoted("=cmd"), quoted("'=cmd"), unquoted("'=cmd"), quoted("cat.wav")
+    ("'=cmd", "''=cmd", '=cmd', 'cat.wav')
+    """
+    return "'" + text if text.startswith((*FORMULA_STARTS, "'")) else text
+
+
+def unquoted(cell: str) -> str:
+    """The text of a cell that :func:`quoted` made."""
+    return cell[1:] if cell.startswith("'") and quoted(cell[1:]) == cell else cell
+
+
+class Correction(NamedTuple):
+    """A row of a table of corrections."""
+
+    line: int
+    file_name: str
+    label: str
+    start_seconds: float | None
+    end_seconds: float | None
+
+
+def apply_labels(dataset: Dataset, table: str | Path) -> Dataset:
+    """A data set with the labels of a table in place of its own.
+
+    Args:
+        dataset: what to correct.
+        table: a CSV with ``file_name`` and ``label``, and perhaps ``new_label``, which counts where
+            it is filled. "-" leaves a clip out. A label may be a new class. Where a file holds
+            several clips, ``start_seconds`` and ``end_seconds`` tell which. Other columns are not
+            read.
+
+    Returns:
+        The data set, with a warning that tells what was changed. Clips that the table does not
+        name keep their labels.
+
+    Raises:
+        DataError: a row that cannot be used, with its line.
+    """
+    path = Path(table)
+    where = printable(str(path))
+    places = _Places(dataset)
+    chosen: dict[int, Correction] = {}
+    for row in _corrections(path, where=where):
+        i = places.find(row, where=f"{where}:{row.line}")
+        earlier = chosen.setdefault(i, row)
+        if earlier.label != row.label:
+            raise DataError(
+                f"{where}:{row.line}: {printable(dataset.clips[i].title)} has another label than "
+                f"in line {earlier.line}: keep one of the two rows"
+            )
+    labels = {i: row.label for i, row in chosen.items()}
+    told = _changes(dataset.clips, labels, where=where)
+    clips = tuple(
+        replace(clip, label=labels.get(i, clip.label))
+        for i, clip in enumerate(dataset.clips)
+        if labels.get(i) != LEAVE_OUT
+    )
+    return replace(dataset, clips=clips, warnings=(*dataset.warnings, *told))
+
+
+def _corrections(path: Path, *, where: str) -> list[Correction]:
+    optional = ("new_label", "start_seconds", "end_seconds")
+    rows = read_table(path, required=("file_name", "label"), optional=optional)
+    return [_correction(cells, where=f"{where}:{line}", line=line) for line, cells in rows]
+
+
+def _correction(cells: Mapping[str, str], *, where: str, line: int) -> Correction:
+    if not cells["file_name"].strip():
+        raise DataError(f"{where}: file_name is empty: fill it or remove the line")
+    label = cells.get("new_label", "").strip() or cells["label"].strip()
+    if not label:
+        raise DataError(f"{where}: label is empty: give one, or {LEAVE_OUT} to leave the clip out")
+    if not is_utf8(label):
+        raise DataError(f"{where}: label {printable(label)} is not UTF-8: save as UTF-8")
+    start, end = (_seconds(cells, name, where=where) for name in ("start_seconds", "end_seconds"))
+    label = label if label == LEAVE_OUT else unicodedata.normalize("NFC", unquoted(label))
+    return Correction(line, cells["file_name"], label, start, end)
+
+
+def _seconds(cells: Mapping[str, str], name: str, *, where: str) -> float | None:
+    text = cells.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        raise DataError(f"{where}: {name} is {printable(text)!r}: give seconds") from None
+
+
+class _Places:
+    """Where the clip of a row stands in a data set."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        """Index the clips by name, exactly and as other programs may write it."""
+        self._clips = dataset.clips
+        self._exact, self._alike = defaultdict(list), defaultdict(list)
+        for i, clip in enumerate(dataset.clips):
+            self._exact[clip.name].append(i)
+            self._alike[_plain(clip.name)].append(i)
+
+    def find(self, row: Correction, *, where: str) -> int:
+        """Index of the clip that a row is about."""
+        names = unquoted(row.file_name), row.file_name
+        found = next((self._exact[n] for n in names if n in self._exact), None)
+        if found is None:
+            found = next((self._alike[p] for p in map(_plain, names) if p in self._alike), [])
+        name = printable(names[0])
+        if not found:
+            raise DataError(
+                f"{where}: no clip {name} in the data: give the name as the data set has it, or "
+                "remove the line"
+            )
+        matching = [i for i in found if self._matches(self._clips[i], row)]
+        if len(matching) == 1:
+            return matching[0]
+        if not matching:
+            times = listing([self._clips[i].title for i in found])
+            raise DataError(f"{where}: no clip of {name} has these times (there are {times})")
+        raise DataError(
+            f"{where}: {len(matching)} clips are in {name}: tell which by start_seconds and "
+            "end_seconds"
+        )
+
+    @staticmethod
+    def _matches(clip: Clip, row: Correction) -> bool:
+        """Whether the times that a row gives are those of a clip."""
+        if row.start_seconds is None and row.end_seconds is None:
+            return True
+        start, end = row.start_seconds or 0.0, row.end_seconds
+        if abs(clip.start_seconds - start) > TIME_TOLERANCE_SECONDS:
+            return False
+        if end is None or clip.end_seconds is None:
+            return end is clip.end_seconds
+        return abs(clip.end_seconds - end) <= TIME_TOLERANCE_SECONDS
+
+
+def _plain(name: str) -> str:
+    """A form in which names agree that programs write differently: accents, slashes, spaces."""
+    normal = unicodedata.normalize("NFC", name.strip().replace("\\", "/"))
+    return os.path.normpath(normal).replace(os.sep, "/")
+
+
+def _changes(clips: Sequence[Clip], labels: Mapping[int, str], *, where: str) -> tuple[str, ...]:
+    """What corrections change, for people."""
+    changed = [
+        f"{clips[i].title} ({clips[i].label} -> {label})"
+        for i, label in sorted(labels.items())
+        if label not in (LEAVE_OUT, clips[i].label)
+    ]
+    left_out = [clips[i].title for i, label in sorted(labels.items()) if label == LEAVE_OUT]
+    told = []
+    if changed:
+        told.append(f"{where}: {len(changed)} label(s) changed: {listing(changed)}")
+    if left_out:
+        told.append(f"{where}: {len(left_out)} clip(s) left out: {listing(left_out)}")
+    return tuple(told)
