@@ -16,7 +16,16 @@ from stapes.folders import not_a_file
 from stapes.layouts import read_layout
 from stapes.segments import Waveform
 
-__all__ = ["Clip", "Dataset", "DecodedDataset", "Progress", "Skip", "decode", "load_dataset"]
+__all__ = [
+    "Clip",
+    "Dataset",
+    "DecodedDataset",
+    "Progress",
+    "Skip",
+    "decode",
+    "list_clips",
+    "load_dataset",
+]
 
 N_THREADS = 2
 """Clips read at a time; decoding releases the interpreter, and more would fill the memory."""
@@ -46,6 +55,12 @@ class DecodedDataset:
         """Some of the clips and their waveforms."""
         return [self.clips[i] for i in indices], [self.waveforms[i] for i in indices]
 
+    def only(self, indices: Sequence[int]) -> "DecodedDataset":
+        """The same data set with only some of the clips."""
+        clips, waveforms = self.pick(indices)
+        flags = tuple(self.flags[i] for i in indices)
+        return replace(self, clips=tuple(clips), waveforms=waveforms, flags=flags)
+
 
 def load_dataset(data: str | Path) -> Dataset:
     """List the labelled clips of a folder or table; recordings are not decoded.
@@ -68,6 +83,17 @@ def load_dataset(data: str | Path) -> Dataset:
     Raises:
         DataError: nothing to read, or labels that contradict the files or each other.
     """
+    dataset = list_clips(data)
+    clips, warnings = _join_copies(dataset.clips, _file_keys(dataset.clips))
+    return replace(dataset, clips=clips, warnings=dataset.warnings + warnings)
+
+
+def list_clips(data: str | Path) -> Dataset:
+    """List the labelled clips as they are given; copies are not looked for.
+
+    Raises:
+        DataError: nothing to read, or labels that contradict the files.
+    """
     dataset = read_layout(Path(data))
     if not dataset.clips:
         reasons = f"; first skipped: {_told(dataset.skipped[0])}" if dataset.skipped else ""
@@ -75,8 +101,7 @@ def load_dataset(data: str | Path) -> Dataset:
             f"{printable(str(data))}: no recordings (of .wav, .flac, .ogg, .mp3 and so on) found "
             f"in class folders or by a table{reasons}"
         )
-    clips, warnings = _join_copies(dataset.clips, _file_keys(dataset.clips))
-    return replace(dataset, clips=clips, warnings=dataset.warnings + warnings)
+    return dataset
 
 
 def _file_keys(clips: Sequence[Clip]) -> list[int | None]:
