@@ -10,22 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from stapes.drawing import (
-    ACCENT,
-    INK,
-    LINE,
-    MUTED,
-    PAPER,
-    WIDE,
-    class_colour,
-    fading,
-    hide_frame,
-    is_narrow,
-    new_figure,
-    printable,
-    styled,
-    tint,
-)
+from stapes.colours import ACCENT, INK, LINE, MUTED, PAPER, class_colour
+from stapes.drawing import WIDE, fading, hide_frame, is_narrow, new_figure, printable, styled, tint
 from stapes.inspection import ClipExplanation, FirstLayer, envelope, strongest_columns
 
 Doubles = NDArray[np.float64]

@@ -19,30 +19,11 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from stapes.colours import INK, LINE, MUTED, PAPER
 from stapes.files import replacing
 
 WIDE, NARROW = 7.6, 3.9
 """Widths in inches: a page on a desk or on paper, and a phone held upright."""
-
-INK, MUTED, LINE, PAPER = "#1f2733", "#5d6b7c", "#d5dbe2", "#ffffff"
-"""Text, secondary text, grid lines and background; a page puts its own in their place."""
-
-ACCENT = "#7d62c9"
-"""What belongs to no class: activations, filters, training."""
-
-CLASS_COLOURS = (
-    "#2f7ec4",
-    "#cf6f0b",
-    "#238a6b",
-    "#bf5297",
-    "#8a7a12",
-    "#d1495b",
-    "#2591a8",
-    "#8a62d0",
-    "#6b8a2a",
-    "#8f6a52",
-)
-"""All with a contrast of 3:1 and more on light and dark; the first two apart for every eye."""
 
 STYLE: dict[str, Any] = {
     "figure.facecolor": PAPER,
@@ -110,11 +91,6 @@ def new_figure(*, width: float, height: float) -> Figure:
 def is_narrow(width: float) -> bool:
     """Whether a figure of this width in inches is for a phone."""
     return width < (WIDE + NARROW) / 2
-
-
-def class_colour(index: int) -> str:
-    """The colour of a class, the same in every figure; from the eleventh on they come again."""
-    return CLASS_COLOURS[index % len(CLASS_COLOURS)]
 
 
 def printable(name: str, *, limit: int = 28) -> str:

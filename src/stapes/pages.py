@@ -1,0 +1,100 @@
+"""Results -> one HTML page that shows whether they can be trusted. Computes nothing."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from stapes import cards, layer_cards, result_charts, verdict
+from stapes.cards import Recording
+from stapes.cards import shown_recordings as shown_recordings
+from stapes.confusions import confusion
+from stapes.inspection import ClipExplanation
+from stapes.rendering import render
+
+
+def render_report(
+    metrics: Mapping[str, Any],
+    *,
+    title: str,
+    history: Sequence[Mapping[str, Any]] = (),
+    recording: Recording | None = None,
+    explanations: Mapping[str, ClipExplanation] | None = None,
+    sample_rate: int = 16_000,
+) -> str:
+    """The page of a result: how good it is, whether that can be trusted, and where it is wrong.
+
+    Whatever the metrics do not hold, the page leaves out.
+
+    Args:
+        metrics: what metrics.json holds.
+        title: of the page.
+        history: rows of history.jsonl.
+        recording: the waveform [T] of a clip by its name, None where it cannot be had; asked
+            for those of :func:`stapes.cards.shown_recordings`.
+        explanations: of one recording of each class.
+        sample_rate: of the waveforms, in Hz.
+    """
+    read, rate = cache(recording or _nothing), sample_rate
+    values = _measured(metrics) | _heard(metrics, read, sample_rate)
+    best = metrics.get("best_epoch")
+    curves = [result_charts.learning(history, name, best) for name in ("loss", "accuracy")]
+    values["learning"] = [curve for curve in curves if curve]
+    values["stacks"] = layer_cards.stacks(explanations)
+    return render("report.html", metrics=metrics, title=title, sample_rate=rate, **values)
+
+
+def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows of the numbers."""
+    sections = {
+        "baselines": result_charts.comparison(metrics),
+        "mistaken": confusion(metrics),
+        "calibration": result_charts.reliability(metrics),
+        "acceptance": metrics.get("acceptance"),
+        "audit": metrics.get("audit"),
+    }
+    return {
+        "alarm": verdict.alarm(metrics),
+        "checks": verdict.checks(metrics),
+        "anchors": {name for name, content in sections.items() if content},
+        "comparison": sections["baselines"],
+        "confusion": sections["mistaken"],
+        "roc": result_charts.roc(metrics),
+        "reliability": sections["calibration"],
+        "bins": result_charts.bins(metrics),
+        "worth": verdict.when_it_says(verdict.part(metrics, "calibration", "after") or ()),
+        "acceptance": result_charts.acceptance(metrics),
+        "foreign_rows": _foreign_rows(metrics),
+        "folds": result_charts.repeats(metrics, "folds", "fold"),
+        "seeds": result_charts.repeats(metrics, "seeds", "seed"),
+        "made": _made(metrics),
+    }
+
+
+def _heard(metrics: Mapping[str, Any], read: Recording, sample_rate: int) -> dict[str, Any]:
+    """What the page plays and draws of recordings."""
+    wrong = cards.mistakes(metrics, read, sample_rate=sample_rate)
+    return {
+        "mistakes": wrong,
+        "suspicions": cards.suspicions(metrics, read, sample_rate=sample_rate, shown=wrong),
+        "pairs": cards.pairs(metrics, read, sample_rate=sample_rate),
+        "examples": cards.examples(metrics, read, sample_rate=sample_rate),
+        "played_seconds": cards.PLAYED_SECONDS,
+    }
+
+
+def _foreign_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Labels of foreign sounds, those first that are taken for a class most often."""
+    found = verdict.part(metrics, "acceptance", "foreign", "by_label").items()
+    return sorted(found, key=lambda row: -(row[1].get("called_after") or 0))
+
+
+def _made(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """How the result came about: what is not a measurement."""
+    keys = ("data", "preset", "best_epoch", "seed", "version")
+    return {key: metrics[key] for key in keys if metrics.get(key) is not None} | dict(
+        verdict.part(metrics, "settings")
+    )
+
+
+def _nothing(_name: str) -> None:
+    """No recording is at hand."""

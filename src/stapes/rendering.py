@@ -1,0 +1,23 @@
+"""Values -> one HTML page that needs no network and no scripts, with ``templates/``."""
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from stapes import __version__, wording
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template; whatever a value holds, it stays text and never becomes markup."""
+    environment = Environment(
+        loader=PackageLoader("stapes"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for fill in (wording.percent, wording.span, wording.count, wording.plain, wording.several):
+        environment.filters[fill.__name__] = fill
+    environment.tests["known"] = wording.known
+    page = environment.get_template(template).render(version=__version__, **values)
+    return page.encode("utf-8", "replace").decode()  # names may hold what UTF-8 cannot

@@ -1,0 +1,211 @@
+"""Whether the numbers of a result can be trusted, in sentences that each give their reason."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stapes.wording import chance, count, known, percent, points, several, span
+
+State = Literal["good", "doubt", "bad", "unknown"]
+
+LOUDNESS = "loudness only"
+"""The baseline that a model must beat to have learnt anything about the sound itself."""
+
+WIDE_INTERVAL = 0.15
+"""An interval wider than this tells little; it takes more recordings."""
+
+GOOD_CALIBRATION = 0.05
+GOOD_ACCEPTANCE = 0.05
+"""The largest calibration error, and share of foreign sounds taken for a class, that pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One reason to trust a result, or not to.
+
+    Attributes:
+        state: how it turned out.
+        title: in a few words.
+        words: the finding with its numbers.
+        anchor: of the section that shows it; "" if there is none.
+    """
+
+    state: State
+    title: str
+    words: str
+    anchor: str = ""
+
+
+def part(metrics: Mapping[str, Any] | None, *keys: str) -> Any:
+    """What lies below some keys; an empty dict if any of it is absent or null.
+
+    >>> part({"clips": {"n": 3}}, "clips", "n"), part({"clips": None}, "clips", "n")
+    (3, {})
+    """
+    found: Any = metrics
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return {} if found is None else found
+
+
+def beaten(baseline: Mapping[str, Any]) -> bool:
+    """Whether the model is better than a baseline beyond chance."""
+    return bool(part(baseline, "difference").get("beaten"))
+
+
+def judged_baselines(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The baselines that were compared with the model."""
+    return [b for b in part(metrics, "baselines") or () if part(b, "difference")]
+
+
+def alarm(metrics: Mapping[str, Any]) -> str:
+    """What must be said in red: the model knows no more than a rule that hears nothing."""
+    failed = [b["name"] for b in judged_baselines(metrics) if not beaten(b)]
+    if LOUDNESS in failed:
+        return (
+            "This model does not beat loudness. Knowing only how loud a clip is gives an answer"
+            f" that is as good, within chance: {_difference(metrics, LOUDNESS)}. Whatever it"
+            " learnt, it is not yet the sound."
+        )
+    if "majority class" in failed:
+        return (
+            "This model does not beat always giving the most frequent class:"
+            f" {_difference(metrics, 'majority class')}."
+        )
+    return ""
+
+
+def _difference(metrics: Mapping[str, Any], name: str) -> str:
+    """The comparison with a baseline in numbers."""
+    (baseline,) = (b for b in judged_baselines(metrics) if b["name"] == name)
+    theirs = percent(part(baseline, "clips", "accuracy"))
+    return f"{percent(part(metrics, 'clips', 'accuracy'))} against {theirs} of clips"
+
+
+def checks(metrics: Mapping[str, Any]) -> list[Check]:
+    """The reasons to trust a result or not, in the order in which a reader asks for them."""
+    judges = (_split, _size, _baselines, _classes, _calibration, _acceptance, _audit)
+    found = (judge(metrics) for judge in judges)
+    return [check for check in found if check is not None]
+
+
+def _split(metrics: Mapping[str, Any]) -> Check | None:
+    clips, naive = part(metrics, "clips"), part(metrics, "by_file", "clips", "accuracy")
+    if known(naive) and known(clips.get("accuracy")):
+        words = (
+            f"A split by file would have said {percent(naive)}; an honest one says"
+            f" {percent(clips['accuracy'])}."
+        )
+        more = naive - clips["accuracy"]
+        words += f" The other {points(more)} would be memory, not skill." if more > 0.0005 else ""
+        return Check("good", "Nothing leaks", words, "baselines")
+    if known(clips.get("n_sources")) and clips.get("n"):
+        words = f"{count(clips['n'], 'clip')} from {count(clips['n_sources'], 'source')};" + (
+            " whether the model was trained on any of them, only you know."
+            if metrics.get("kind") == "evaluate"
+            else " no source was both trained on and tested on."
+        )
+        state: State = "unknown" if metrics.get("kind") == "evaluate" else "good"
+        return Check(state, "Honest split", words)
+    return None
+
+
+def _size(metrics: Mapping[str, Any]) -> Check | None:
+    interval = part(metrics, "clips", "interval")
+    if not interval or not all(map(known, interval)):
+        return None
+    wide = interval[1] - interval[0]
+    words = f"The interval is {points(wide)} wide ({span(interval)})"
+    if wide > WIDE_INTERVAL:
+        return Check("doubt", "Too few recordings", words + ": more sources would narrow it.")
+    return Check("good", "Enough recordings", words + ".")
+
+
+def _baselines(metrics: Mapping[str, Any]) -> Check | None:
+    baselines = judged_baselines(metrics)
+    if not baselines:
+        return None
+    failed = [b["name"] for b in baselines if not beaten(b)]
+    if failed:
+        words = f"Not better beyond chance than {several(failed)}."
+        if {LOUDNESS, "majority class"} & set(failed):
+            return Check("bad", "Beaten by simple rules", words, "baselines")
+        return Check("doubt", "A simple rule does as well", words, "baselines")
+    closest = min(baselines, key=lambda b: part(b, "difference").get("accuracy", 0.0))
+    behind, p_value = (closest["difference"].get(key) for key in ("accuracy", "p_value"))
+    words = (
+        f"Better than {'all ' if len(baselines) > 1 else ''}{count(len(baselines), 'simple rule')};"
+        f" the closest, {closest['name']}, is {points(behind)} behind"
+        f"{_in_brackets(chance(p_value))}."
+    )
+    return Check("good", "Beats simple rules", words, "baselines")
+
+
+def _in_brackets(words: str) -> str:
+    return f" ({words})" if words else ""
+
+
+def _classes(metrics: Mapping[str, Any]) -> Check | None:
+    recall = {k: v for k, v in part(metrics, "clips", "recall").items() if known(v)}
+    if len(recall) < 2:
+        return None
+    worst = min(recall, key=lambda label: recall[label])
+    words = f"The class found least is {worst}: {percent(recall[worst], 0)} of its clips."
+    if recall[worst] < 0.5:
+        return Check("doubt", "A class is missed", words, "mistaken")
+    return Check("good", "Finds every class", words, "mistaken")
+
+
+def _calibration(metrics: Mapping[str, Any]) -> Check | None:
+    calibration = part(metrics, "calibration")
+    error = calibration.get("error_after")
+    if not known(error):
+        return None
+    words = f"Stated probabilities are off by {points(error)} on average. "
+    words += when_it_says(calibration.get("after") or ())
+    good = error <= GOOD_CALIBRATION
+    title = "Probabilities mean what they say" if good else "Probabilities are off"
+    return Check("good" if good else "doubt", title, words.strip(), "calibration")
+
+
+def when_it_says(bins: Sequence[Mapping[str, Any]]) -> str:
+    """What a stated probability is worth, from the bin around 90 %, or the fullest."""
+    filled = [b for b in bins if b.get("n") and known(b.get("accuracy"))]
+    if not filled:
+        return ""
+    around = [b for b in filled if b["low"] <= 0.9 < b["high"] and b["n"] >= 10]
+    chosen = around[0] if around else max(filled, key=lambda b: b["n"])
+    return (
+        f"When it says {percent(chosen['confidence'], 0)}, it is right"
+        f" {percent(chosen['accuracy'], 0)} of the time ({count(chosen['n'], 'clip')})."
+    )
+
+
+def _acceptance(metrics: Mapping[str, Any]) -> Check | None:
+    acceptance, foreign = part(metrics, "acceptance"), part(metrics, "acceptance", "foreign")
+    if not acceptance:
+        return None
+    let_in = foreign.get("called_after")
+    if not known(let_in):
+        words = "Sounds that are none of the classes were not tried; it may take them for one."
+        return Check("unknown", "Foreign sounds", words)
+    words = (
+        f"{percent(let_in)} of {count(foreign.get('n'), 'foreign sound')} are taken for a class;"
+        f" without thresholds, {percent(foreign.get('called_before'), 0)}. The price:"
+        f" {percent(acceptance.get('coverage'), 0)} of its own sounds are kept."
+    )
+    good = let_in <= GOOD_ACCEPTANCE
+    title = "Knows what it does not know" if good else "Takes foreign sounds for its own"
+    return Check("good" if good else "doubt", title, words, "acceptance")
+
+
+def _audit(metrics: Mapping[str, Any]) -> Check | None:
+    audit = part(metrics, "audit")
+    if not audit:
+        return None
+    counts = {kind: n for kind, n in part(audit, "counts").items() if n}
+    said = several([f"{n:,} {kind.replace('_', ' ')}" for kind, n in counts.items()])
+    held = f"{count(audit.get('n_files'), 'file')} from {count(audit.get('n_sources'), 'source')}"
+    if counts:
+        return Check("doubt", "The recordings have faults", f"{held}. Found: {said}.", "audit")
+    return Check("good", "Clean recordings", f"{held}; no copies and no overlaps found.", "audit")
