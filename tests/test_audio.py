@@ -54,6 +54,14 @@ def test_resampling_in_blocks_equals_resampling_at_once(rate):
     assert stream.duration_seconds == pytest.approx(1.0, abs=2 / RATE)
 
 
+def test_the_rate_of_the_file_is_kept_beside_that_of_the_waveform():
+    content = encoded("WAV", rate=8_000)
+    recording = audio.read(content, sample_rate=RATE)
+    assert (recording.sample_rate, recording.file_sample_rate) == (RATE, 8_000)
+    with audio.open_stream(content, sample_rate=RATE) as stream:
+        assert stream.file_sample_rate == 8_000
+
+
 def test_a_path_a_string_and_bytes_give_the_same(tmp_path: Path):
     path = tmp_path / "bärk\n\x1b 🐕.wav"
     path.write_bytes(wav(pcm()))

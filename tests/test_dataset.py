@@ -355,6 +355,15 @@ def test_decode_cuts_events(tmp_path):
         np.testing.assert_array_equal(waveform, whole[first:last])
 
 
+def test_the_rate_of_each_file_is_kept(tmp_path):
+    write_classes(tmp_path, n_each=1)
+    slow = tmp_path / "cat" / "1.wav"
+    soundfile.write(slow, np.random.default_rng(0).uniform(-0.5, 0.5, 8_000), 8_000)
+    decoded = decode(load_dataset(tmp_path), sample_rate=RATE)
+    assert [clip.name for clip in decoded.clips] == ["cat/0.wav", "cat/1.wav", "dog/0.wav"]
+    assert decoded.file_sample_rates == (RATE, 8_000, RATE)
+
+
 def test_decode_for_evaluation_needs_one_class_only(tmp_path):
     dataset = load_dataset(write_classes(tmp_path, classes=("cat",)))
     assert len(decode(dataset, sample_rate=RATE, training=False).clips) == 2

@@ -41,12 +41,14 @@ class Recording:
         sample_rate: Hz.
         flags: words of :data:`stapes.integrity.FLAGS`, such as "damaged".
         notes: the sentences behind them.
+        file_sample_rate: Hz, of the file itself.
     """
 
     waveform: Waveform
     sample_rate: int
     flags: tuple[str, ...]
     notes: tuple[str, ...]
+    file_sample_rate: int
 
     @property
     def duration_seconds(self) -> float:
@@ -86,6 +88,11 @@ class AudioStream:
         except BaseException:
             self._source.close()
             raise
+
+    @property
+    def file_sample_rate(self) -> int:
+        """Hz, of the file itself."""
+        return self._decoder.sample_rate
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -248,7 +255,7 @@ def read(
                     "is too long for memory: read a range of it, or use open_stream"
                 )
     waveform = np.frombuffer(samples, np.float32)
-    return Recording(waveform, sample_rate, stream.flags, stream.notes)
+    return Recording(waveform, sample_rate, stream.flags, stream.notes, stream.file_sample_rate)
 
 
 def _resampled(pieces: Iterator[Waveform], rate: int, wanted: int) -> Iterator[Waveform]:

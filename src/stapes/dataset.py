@@ -42,6 +42,7 @@ class DecodedDataset:
         flags: what :func:`stapes.audio.read` found to say of each clip, such as "damaged".
         skipped: inputs left out when listing and when reading.
         warnings: what the user should know before trusting a result.
+        file_sample_rates: of the file of each clip, in Hz.
     """
 
     clips: tuple[Clip, ...]
@@ -50,6 +51,7 @@ class DecodedDataset:
     flags: tuple[tuple[str, ...], ...]
     skipped: tuple[Skip, ...]
     warnings: tuple[str, ...]
+    file_sample_rates: tuple[int, ...] = ()
 
     def pick(self, indices: Sequence[int]) -> tuple[list[Clip], list[Waveform]]:
         """Some of the clips and their waveforms."""
@@ -159,6 +161,7 @@ def decode(
         flags=tuple(tuple(recording.flags) for _, recording in read),
         skipped=skipped,
         warnings=tuple(dict.fromkeys(dataset.warnings + told + warnings)),
+        file_sample_rates=tuple(recording.file_sample_rate for _, recording in read),
     )
 
 

@@ -13,8 +13,8 @@ from stapes.segments import Waveform
 
 FRAME_SECONDS = 0.016
 HOP_SECONDS = 0.064
-MOST_FRAMES = 512
-"""Frames kept of a recording (33 s at the first hop); each time there are more, every other one
+MOST_FRAMES = 256
+"""Frames kept of a recording (16 s at the first hop); each time there are more, every other one
 is dropped and the hop doubled, so that an hour costs hardly more than half a minute."""
 
 BAND_HZ = 250.0
@@ -196,12 +196,16 @@ class Profiler:
             np.resize([*self._rest, *[0.0] * self._frame_length], self._frame_length)
         ]
         window = np.hanning(self._frame_length + 1)[:-1].astype(np.float32)
-        spectra = np.fft.rfft(np.stack(frames) * window)[:, 1:]  # without the mean
+        spectra = np.fft.rfft(np.concatenate(frames).reshape(-1, self._frame_length) * window)[
+            :, 1:
+        ]  # without the mean
         power = np.square(spectra.real) + np.square(spectra.imag)
-        power *= 2 / (self._frame_length * np.square(window).sum())
         n_bins = power.shape[1]
         width = 1 << max(0, round(math.log2(BAND_HZ * 2 * n_bins / self._sample_rate)))
-        bands: NDArray[np.float32] = power.reshape(len(frames), -1, min(width, n_bins)).sum(axis=2)
+        width = min(width, n_bins)
+        scale = 2 / (self._frame_length * np.square(window).sum())
+        weights = np.full(width, scale, np.float32)
+        bands: NDArray[np.float32] = power.reshape(len(frames), -1, width) @ weights
         return bands
 
 
@@ -237,17 +241,13 @@ def shifts(training: TrainingProfile, recording: RecordingProfile) -> tuple[tupl
     """
     if training.n_recordings < FEWEST_RECORDINGS:
         return ()
-    quiet = _quiet(training, recording)
-    found = (
-        {"quiet": quiet}
-        if quiet
-        else {
-            "clipped": _clipped(training, recording),
-            "narrow-band": _narrow(training, recording),
-            "noisy": _noisy(training, recording),
-        }
-    )
-    return tuple((flag, sentence) for flag, sentence in found.items() if sentence)
+    # What is near the last bit, or cut at the ends of the scale, cannot be measured further.
+    level = {"quiet": _quiet(training, recording), "clipped": _clipped(training, recording)}
+    content = {"narrow-band": _narrow(training, recording), "noisy": _noisy(training, recording)}
+    found = {flag: sentence for flag, sentence in level.items() if sentence}
+    if not found:
+        found = {flag: sentence for flag, sentence in content.items() if sentence}
+    return tuple(found.items())
 
 
 def _quiet(training: TrainingProfile, recording: RecordingProfile) -> str:
@@ -266,7 +266,7 @@ def _clipped(training: TrainingProfile, recording: RecordingProfile) -> str:
         return ""
     return (
         f"overdriven: {recording.clipped_share:.1%} of the samples are at full scale; in the "
-        f"training set at most {usual:.1%}"
+        f"training set {'at most ' + format(usual, '.1%') if usual >= 0.0005 else 'hardly any'}"
     )
 
 
