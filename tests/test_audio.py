@@ -55,7 +55,7 @@ def test_resampling_in_blocks_equals_resampling_at_once(rate):
 
 
 def test_the_rate_of_the_file_is_kept_beside_that_of_the_waveform():
-    content = encoded("WAV", rate=8_000)
+    content = encoded("wav float", rate=8_000)
     recording = audio.read(content, sample_rate=RATE)
     assert (recording.sample_rate, recording.file_sample_rate) == (RATE, 8_000)
     with audio.open_stream(content, sample_rate=RATE) as stream:

@@ -145,7 +145,7 @@ class Profiler:
         self._frame_length = 1 << max(2, round(math.log2(FRAME_SECONDS * sample_rate)))
         self._hop = max(self._frame_length, round(HOP_SECONDS * sample_rate))
         self._frames: list[Waveform] = []
-        self._rest, self._rest_start = np.zeros(0, np.float32), 0
+        self._rest = np.zeros(0, np.float32)
         self._next = self._n_samples = self._n_clipped = 0
         self._peak = 0.0
 
@@ -158,18 +158,19 @@ class Profiler:
         if peak >= FULL_SCALE:
             self._n_clipped += int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
         self._n_samples += len(block)
-        joined = np.concatenate([self._rest, block]) if len(self._rest) else block
-        last = self._n_samples - self._frame_length
-        while self._next <= last:
-            start = self._next - self._rest_start
-            self._frames.append(joined[start : start + self._frame_length].copy())
-            self._next += self._hop
+        self._keep_frames(np.concatenate([self._rest, block]) if len(self._rest) else block)
+
+    def _keep_frames(self, waveform: Waveform) -> None:
+        """Keep the frames in what is left of the last block and the next."""
+        first = self._n_samples - len(waveform)
+        while self._next + self._frame_length <= self._n_samples:
+            start = self._next - first
+            self._frames.append(waveform[start : start + self._frame_length].copy())
             if len(self._frames) > MOST_FRAMES:
                 self._frames = self._frames[::2]
                 self._hop *= 2
-                self._next = len(self._frames) * self._hop
-        start = max(0, min(self._next - self._rest_start, len(joined)))
-        self._rest, self._rest_start = joined[start:].copy(), self._rest_start + start
+            self._next = len(self._frames) * self._hop
+        self._rest = waveform[max(self._next - first, 0) :].copy()
 
     def result(self, *, sample_rate_hz: int | None = None) -> RecordingProfile:
         """What the recording is like.
@@ -192,18 +193,17 @@ class Profiler:
 
     def _bands(self) -> NDArray[np.float32]:
         """Power of the frames in equal bands up to half the rate: [N, B], their sum mean square."""
-        frames = self._frames or [
-            np.resize([*self._rest, *[0.0] * self._frame_length], self._frame_length)
-        ]
-        window = np.hanning(self._frame_length + 1)[:-1].astype(np.float32)
-        spectra = np.fft.rfft(np.concatenate(frames).reshape(-1, self._frame_length) * window)[
-            :, 1:
-        ]  # without the mean
+        length = self._frame_length
+        short = np.zeros(length, np.float32)  # for what is shorter than a frame
+        short[: len(self._rest)] = self._rest[:length]
+        frames = np.concatenate(self._frames or [short]).reshape(-1, length)
+        window = np.hanning(length + 1)[:-1].astype(np.float32)
+        spectra = np.fft.rfft(frames * window)[:, 1:]  # without the mean
         power = np.square(spectra.real) + np.square(spectra.imag)
         n_bins = power.shape[1]
         width = 1 << max(0, round(math.log2(BAND_HZ * 2 * n_bins / self._sample_rate)))
         width = min(width, n_bins)
-        scale = 2 / (self._frame_length * np.square(window).sum())
+        scale = 2 / (length * np.square(window).sum())
         weights = np.full(width, scale, np.float32)
         bands: NDArray[np.float32] = power.reshape(len(frames), -1, width) @ weights
         return bands
