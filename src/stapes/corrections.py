@@ -1,9 +1,10 @@
 """Labels corrected by a table: the clips of a data set, with what somebody heard in them."""
 
+import math
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -34,11 +35,11 @@ def unquoted(cell: str) -> str:
 
 
 class Correction(NamedTuple):
-    """A row of a table of corrections."""
+    """A row of a table of corrections; the label is None for a clip to leave out."""
 
     line: int
     file_name: str
-    label: str
+    label: str | None
     start_seconds: float | None
     end_seconds: float | None
 
@@ -72,13 +73,17 @@ def apply_labels(dataset: Dataset, table: str | Path) -> Dataset:
                 f"{where}:{row.line}: {printable(dataset.clips[i].title)} has another label than "
                 f"in line {earlier.line}: keep one of the two rows"
             )
-    labels = {i: row.label for i, row in chosen.items()}
-    told = _changes(dataset.clips, labels, where=where)
+    labels = {
+        i: row.label
+        for i, row in sorted(chosen.items())
+        if row.label != _normal(dataset.clips[i].label)
+    }
     clips = tuple(
-        replace(clip, label=labels.get(i, clip.label))
+        replace(clip, label=labels.get(i) or clip.label)
         for i, clip in enumerate(dataset.clips)
-        if labels.get(i) != LEAVE_OUT
+        if i not in labels or labels[i] is not None
     )
+    told = _changes(dataset, labels, where=where)
     return replace(dataset, clips=clips, warnings=(*dataset.warnings, *told))
 
 
@@ -91,14 +96,21 @@ def _corrections(path: Path, *, where: str) -> list[Correction]:
 def _correction(cells: Mapping[str, str], *, where: str, line: int) -> Correction:
     if not cells["file_name"].strip():
         raise DataError(f"{where}: file_name is empty: fill it or remove the line")
-    label = cells.get("new_label", "").strip() or cells["label"].strip()
-    if not label:
+    cell = cells["label"]
+    if cells.get("new_label", "").strip():
+        cell = cells["new_label"]
+    label = None if cell.strip() == LEAVE_OUT else _normal(unquoted(cell))
+    if label == "":
         raise DataError(f"{where}: label is empty: give one, or {LEAVE_OUT} to leave the clip out")
-    if not is_utf8(label):
+    if label is not None and not is_utf8(label):
         raise DataError(f"{where}: label {printable(label)} is not UTF-8: save as UTF-8")
     start, end = (_seconds(cells, name, where=where) for name in ("start_seconds", "end_seconds"))
-    label = label if label == LEAVE_OUT else unicodedata.normalize("NFC", unquoted(label))
     return Correction(line, cells["file_name"], label, start, end)
+
+
+def _normal(label: str) -> str:
+    """A label as tables of labels have it."""
+    return unicodedata.normalize("NFC", label.strip())
 
 
 def _seconds(cells: Mapping[str, str], name: str, *, where: str) -> float | None:
@@ -106,9 +118,12 @@ def _seconds(cells: Mapping[str, str], name: str, *, where: str) -> float | None
     if not text:
         return None
     try:
-        return float(text.replace(",", "."))
+        seconds = float(text.replace(",", "."))
     except ValueError:
-        raise DataError(f"{where}: {name} is {printable(text)!r}: give seconds") from None
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise DataError(f"{where}: {name} is {printable(text)!r}: give seconds")
+    return seconds
 
 
 class _Places:
@@ -164,17 +179,15 @@ def _plain(name: str) -> str:
     return os.path.normpath(normal).replace(os.sep, "/")
 
 
-def _changes(clips: Sequence[Clip], labels: Mapping[int, str], *, where: str) -> tuple[str, ...]:
+def _changes(dataset: Dataset, labels: Mapping[int, str | None], *, where: str) -> tuple[str, ...]:
     """What corrections change, for people."""
-    changed = [
-        f"{clips[i].title} ({clips[i].label} -> {label})"
-        for i, label in sorted(labels.items())
-        if label not in (LEAVE_OUT, clips[i].label)
-    ]
-    left_out = [clips[i].title for i, label in sorted(labels.items()) if label == LEAVE_OUT]
-    told = []
-    if changed:
-        told.append(f"{where}: {len(changed)} label(s) changed: {listing(changed)}")
-    if left_out:
-        told.append(f"{where}: {len(left_out)} clip(s) left out: {listing(left_out)}")
-    return tuple(told)
+    changed, left_out = [], []
+    for i, label in labels.items():
+        clip = dataset.clips[i]
+        new = "" if label in dataset.classes else ", a new class"
+        if label is None:
+            left_out.append(clip.title)
+        else:
+            changed.append(f"{clip.title} ({clip.label} -> {label}{new})")
+    told = ("labels changed", changed), ("clips left out", left_out)
+    return tuple(f"{where}: {len(n)} {what}: {listing(n)}" for what, n in told if n)

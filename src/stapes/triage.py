@@ -167,7 +167,9 @@ def write_csv(path: str | Path, suspicions: Sequence[Suspicion]) -> None:
                 end,
             ]
         )
-    write_text(path, text.getvalue())
+    # Excel takes a table for UTF-8 only by the mark.
+    mark = "" if text.getvalue().isascii() else "\ufeff"
+    write_text(path, mark + text.getvalue())
 
 
 def _likeliest(probabilities: Mapping[str, float]) -> str:
