@@ -40,6 +40,9 @@ COLUMNS = (
 N_SHOWN = 3
 """Most probable classes that a cell or a label of Audacity names."""
 
+ROUNDING = 1e-9
+"""Two classes this close are alike."""
+
 MOST_BYTES = 200
 """Of a clip's name in the name of a file; systems allow 255."""
 
@@ -91,8 +94,9 @@ def rank(
     Confident learning (Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating
     Uncertainty in Dataset Labels"): a class's threshold is the mean probability that clips
     labelled so get for it; subtracting it from the probabilities makes easy and hard classes
-    comparable. A clip is listed if another class reaches its threshold and beats the label, both
-    so adjusted; the order is that of the normalised margin.
+    comparable. A clip is listed if another class then beats the label; the order is that of the
+    margin between the two. Wrong labels come first and clips that are merely hard behind, so
+    whoever listens may stop where the labels are right again.
 
     Args:
         clips: the clips [N].
@@ -107,7 +111,7 @@ def rank(
     rows = np.flatnonzero(targets >= 0)
     lengths = [None] * len(clips) if durations_seconds is None else list(durations_seconds)
     suggested, disagreement = _disagreement(targets[rows], shares[rows].astype(np.float64))
-    listed = np.flatnonzero(disagreement > 0.5)
+    listed = np.flatnonzero(disagreement > 0.5 + ROUNDING)
     order = listed[np.argsort(-disagreement[listed], kind="stable")]
     return [
         Suspicion(
@@ -126,7 +130,7 @@ def _disagreement(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The other class that is most likely, and how much likelier: [N], [N, C] -> [N], [N].
 
-    From 0 to 1; at most 0.5 where no other class reaches its threshold.
+    The second is from 0 to 1, and 0.5 where both are alike.
     """
     n_classes, own = shares.shape[1], np.arange(len(targets))
     counts = np.bincount(targets, minlength=n_classes)
@@ -137,9 +141,7 @@ def _disagreement(
     label_share = adjusted[own, targets]
     adjusted[own, targets] = -np.inf
     suggested = adjusted.argmax(axis=1)
-    disagreement = np.clip((1 + adjusted[own, suggested] - label_share) / 2, 0.0, 1.0)
-    unsure = shares[own, suggested] < thresholds[suggested]
-    return suggested, np.where(unsure, np.minimum(disagreement, 0.5), disagreement)
+    return suggested, np.clip((1 + adjusted[own, suggested] - label_share) / 2, 0.0, 1.0)
 
 
 def write_csv(path: str | Path, suspicions: Sequence[Suspicion]) -> None:
