@@ -86,14 +86,15 @@ def mistake(index, name, classes=LABELS):
 
 
 def audit(names):
-    kinds = ("overlap", "copy", "two_labels")
+    kinds = ("overlap", "same audio", "overlap")
     return {
         "n_files": 280,
         "n_sources": 249,
-        "counts": {"overlap": 28, "copy": 2, "two_labels": 0},
+        "counts": {"overlap": 28, "same audio": 2, "two labels": 0},
         "findings": [
             {"kind": kinds[i % 3], "files": list(pair), "labels": ["cat", "cat"],
-             "words": f"share {1.5 + i:.1f} s, 1.2 s apart", "offset_seconds": 1.2 * (-1) ** i,
+             "words": f"{1.5 + i:.1f} s of {pair[0]} from 1.2 s on are in {pair[1]}",
+             "offset_seconds": 1.2 * (-1) ** i,
              "overlap_seconds": 1.5 + i, "similarity": 0.998}
             for i, pair in enumerate(zip(names[::2], names[1::2], strict=False))
         ],
@@ -145,6 +146,10 @@ def crossval_metrics(names=("cat/cat_1.wav", "dog/dog_1.wav"), *, classes=LABELS
         "suspicious": [mistake(i, name, classes) for i, name in enumerate(names[4:15])],
         "audit": audit(list(names)),
         "examples": {c: list(names[3 * i : 3 * i + 3]) for i, c in enumerate(classes)},
-        "profile": {"sample_rates_hz": [16000], "level_db": {"p05": -31.2, "median": -18.4}},
+        "profile": {
+            "n_recordings": 280, "sample_rates_hz": [16000], "level_db": [-31.2, -18.4, -5.25],
+            "peak_db": [-9.0, -0.5, 0.0], "noise_db": [-80.5, -51.0, -30.0],
+            "bandwidth_hz": [3500.0, 7750.0, 8000.0], "clipped_share": [0.0, 0.001, 0.03],
+        },
         "skipped": [{"name": "dog/dog_99.wav", "reason": "empty file"}],
     }  # fmt: skip

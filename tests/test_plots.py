@@ -9,7 +9,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 
-from stapes import clip_plots, drawing, inspection, plots
+from stapes import clip_plots, colours, drawing, inspection, plots
 from stapes.config import ModelConfig
 from stapes.engine import FoldedNetwork
 
@@ -54,29 +54,10 @@ def make_explanation(classes=("cat", "dog"), *, n_samples=14_000, **settings):
     return inspection.explain_waveform(network, clip, raw_kernels=raw)
 
 
-def make_history(n=12):
-    return [
-        {"epoch": i, "loss": 1 / i, "accuracy": 1 - 0.5 / i, "learning_rate": 0.01 / i}
-        | {"validation_loss": 0.3 + abs(i - 8) / 10, "validation_accuracy": 0.9 - abs(i - 8) / 50}
-        for i in range(1, n + 1)
-    ]
-
-
-def run_figures(classes, width):
-    n = len(classes)
-    rate = np.linspace(0, 1, 20)
+def example_figure(classes, width):
     clip = np.sin(np.arange(5000) / 9).astype(np.float32)
-    return [
-        plots.plot_examples(dict.fromkeys(classes, [(classes[0], clip)] * 4), sample_rate=16_000,
-                            width=width),
-        plots.plot_history(make_history(), best_epoch=8, width=width),
-        plots.plot_learning_rate(make_history(), width=width),
-        plots.plot_confusion(np.full((n, n), 123).tolist(), classes, width=width),
-        plots.plot_roc(dict.fromkeys(classes, (rate, rate**0.3)),
-                       areas=dict.fromkeys(classes, 0.5), width=width),
-        plots.plot_recall(dict.fromkeys(classes, 1.0), counts=dict.fromkeys(classes, 999),
-                          width=width),
-    ]  # fmt: skip
+    examples = dict.fromkeys(classes, [(classes[0], clip)] * 4)
+    return plots.plot_examples(examples, sample_rate=16_000, width=width)
 
 
 def clip_figures(explanation, width):
@@ -108,7 +89,7 @@ def boxes(figure):
 @pytest.mark.parametrize("classes", [LONG_NAMES[-1:-4:-2], LONG_NAMES], ids=["two", "ten"])
 def test_no_text_leaves_a_figure_or_covers_other_text(classes, width):
     explanation = make_explanation(classes)
-    for figure in run_figures(classes, width) + clip_figures(explanation, width):
+    for figure in [example_figure(classes, width), *clip_figures(explanation, width)]:
         found = boxes(figure)
         assert len(found) > 4
         for text, box in found:
@@ -153,8 +134,8 @@ def test_the_strip_points_and_colours_by_the_sign_of_the_evidence():
     assert (down.get_data().values <= 0).all() and (up.get_data().values >= 0).all()
     drawn = down.get_data().values + up.get_data().values
     np.testing.assert_allclose(drawn, np.nan_to_num(line.evidence[0]))
-    colours = [to_hex(patch.get_facecolor()) for patch in (down, up)]
-    assert colours == [drawing.class_colour(0), drawing.class_colour(1)]
+    found = [to_hex(patch.get_facecolor()) for patch in (down, up)]
+    assert found == [colours.class_colour(0), colours.class_colour(1)]
     edges = up.get_data().edges
     np.testing.assert_allclose((edges[1:] + edges[:-1]) / 2, line.times_seconds)
     (image,) = upper.images
@@ -184,43 +165,10 @@ def test_every_layer_is_drawn_at_its_time():
     assert len({axes.get_xlim() for axes in figure.axes}) == 1
 
 
-def test_the_history_marks_the_epoch_that_was_kept():
-    rows = make_history()
-    figure = plots.plot_history(rows, best_epoch=inspection.best_epoch(rows))
-    for axes, key in zip(figure.axes, ("validation_loss", "validation_accuracy"), strict=True):
-        (dot,) = [line for line in axes.lines if line.get_label() == "kept: epoch 8"]
-        assert dot.get_xydata().tolist() == [[8, rows[7][key]]]
-
-
-def test_history_without_validation_and_of_one_epoch_draws_what_there_is():
-    figure = plots.plot_history([{"epoch": 1, "loss": 0.5, "accuracy": 0.7}])
-    assert [line.get_xydata().tolist() for line in figure.axes[0].lines] == [[[1, 0.5]], []]
-
-
-def test_the_confusion_matrix_shows_the_counts_row_by_row():
-    (axes,) = plots.plot_confusion([[31, 2], [3, 20]], ["cat", "dog"]).axes
-    texts = {(t.get_position()): t.get_text() for t in axes.texts}
-    assert texts == {(0, 0): "31", (1, 0): "2", (0, 1): "3", (1, 1): "20"}
-    np.testing.assert_allclose(axes.images[0].get_array(), [[31 / 33, 2 / 33], [3 / 23, 20 / 23]])
-
-
-def test_a_class_keeps_its_colour_where_others_have_no_curve():
-    rate = np.linspace(0, 1, 5)
-    figure = plots.plot_roc({"c": (rate, rate), "b": (rate, rate)}, classes=["a", "b", "c"])
-    colours = {line.get_label(): line.get_color() for line in figure.axes[0].lines}
-    assert colours["b"] == drawing.class_colour(1)
-    assert colours["c"] == drawing.class_colour(2)
-
-
-def test_recall_tells_a_class_without_clips_from_one_never_found():
-    figure = plots.plot_recall({"cat": 0.0, "dog": float("nan")}, counts={"cat": 3, "dog": 0})
-    assert [t.get_text() for t in figure.axes[0].texts] == ["0% of 3", "none to find"]
-
-
 def test_figures_change_no_global_settings():
     names = set(mpl.rcParams) - {"backend"}  # asking for the backend chooses one
     before = {name: mpl.rcParams[name] for name in names}
-    drawing.as_svg(plots.plot_learning_rate(make_history()), name="x")
+    drawing.as_svg(example_figure(("cat", "dog"), drawing.WIDE), name="x")
     assert {name: mpl.rcParams[name] for name in names} == before
 
 
@@ -250,7 +198,7 @@ def test_svg_for_a_page_takes_the_pages_colours_and_keeps_its_ids_to_itself():
     wanted = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', drawn))
     assert wanted and wanted <= ids
     assert "var(--ink)" in drawn and "var(--muted)" in drawn
-    for colour in (drawing.INK, drawing.MUTED, drawing.LINE, drawing.PAPER):
+    for colour in (colours.INK, colours.MUTED, colours.LINE, colours.PAPER):
         assert colour not in drawn
     assert "$5 &lt;b&gt;bold" in drawn
 
@@ -267,15 +215,15 @@ def contrast(first, second):
 
 
 def page_colours(name):
-    style = (Path(drawing.__file__).parent / "templates/base.html").read_text()
+    style = (Path(drawing.__file__).parent / "templates/style.css").read_text()
     return re.findall(rf"--{name}: (#\w{{6}})", style)[:2]  # light, dark
 
 
 def test_colours_stand_out_on_light_and_dark_pages():
     papers = page_colours("paper")
-    assert papers[0] == drawing.PAPER != papers[1]
+    assert papers[0] == colours.PAPER != papers[1]
     for paper in papers:
-        for colour in (*drawing.CLASS_COLOURS, drawing.ACCENT):
+        for colour in (*colours.CLASS_COLOURS, colours.ACCENT):
             assert contrast(colour, paper) >= 3, (colour, paper)
     for name, least in (("ink", 7), ("muted", 4.5)):
         for text, paper in zip(page_colours(name), papers, strict=True):
@@ -288,7 +236,7 @@ def test_colours_stand_out_on_light_and_dark_pages():
     ids=["protanopia", "deuteranopia"],
 )
 def test_the_two_sides_differ_for_colour_blind_eyes(weights):
-    first, second = (linear(c) for c in drawing.CLASS_COLOURS[:2])
+    first, second = (linear(c) for c in colours.CLASS_COLOURS[:2])
     yellow = [c @ weights for c in (first, second)]
     blue = first[2] - yellow[0], second[2] - yellow[1]
     assert blue[0] > 0.2 and blue[1] < -0.15  # one bluish, one yellowish

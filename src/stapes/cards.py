@@ -12,7 +12,7 @@ from stapes.listening import loudest_start, outline, peak_db, spectrogram
 from stapes.media import audio_uri, picture_uri
 from stapes.segments import Waveform
 from stapes.verdict import part
-from stapes.wording import SPACE
+from stapes.wording import SPACE, known
 
 MAX_MISTAKES, MAX_SUSPICIOUS, MAX_PAIRS = 8, 8, 3
 """How many wrong answers, doubtful labels and pairs of files a page shows."""
@@ -125,9 +125,10 @@ def _suspicious(metrics: Metrics) -> Sequence[Metrics]:
 
 
 def _findings(metrics: Metrics) -> list[Metrics]:
-    """The first findings about two recordings."""
+    """The first findings about two recordings, those first that contradict labels or splits."""
     findings = part(metrics, "audit", "findings") or ()
-    return [f for f in findings if len(f.get("files") or ()) > 1][:MAX_PAIRS]
+    shared = [f for f in findings if len(f.get("files") or ()) > 1]
+    return sorted(shared, key=lambda finding: not finding.get("concerns"))[:MAX_PAIRS]
 
 
 def _examples(metrics: Metrics) -> dict[str, list[str]]:
@@ -244,7 +245,8 @@ def _pair(finding: Metrics, recording: Recording, sample_rate: int) -> Pair:
     first, second = (recording(name) for name in names[:2])
     if first is None or second is None or not len(first) or not len(second):
         return Pair(kind, words, names)
-    offset = float(finding.get("offset_seconds") or 0.0)
+    given = finding.get("offset_seconds")
+    offset = float(given) if known(given) else 0.0
     begins = (0.0, offset)
     ends = (len(first) / sample_rate, offset + len(second) / sample_rate)
     axis = make_axis(min(begins), max(ends), label="seconds", words=lambda v: f"{v:.3g}")
@@ -256,7 +258,7 @@ def _pair(finding: Metrics, recording: Recording, sample_rate: int) -> Pair:
             names, labels, (first, second), begins, strict=False
         )
     )
-    overlaps = "offset_seconds" in finding and common[1] > common[0]
+    overlaps = known(given) and common[1] > common[0]
     left, right = (axis.place(end) for end in common)
     shared = (left, round(right - left, 2)) if overlaps else None
     return Pair(kind, words, names, tracks, shared, axis)

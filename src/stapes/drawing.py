@@ -68,7 +68,8 @@ def styled(draw: Callable[_Parameters, Figure]) -> Callable[_Parameters, Figure]
     def wrapper(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> Figure:
         with _look():
             figure = draw(*args, **kwargs)
-            figure.draw_without_rendering()
+            if engine := figure.get_layout_engine():
+                engine.execute(figure)
             figure.set_layout_engine("none")
             return figure
 

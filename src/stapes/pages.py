@@ -4,12 +4,18 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from stapes import cards, layer_cards, result_charts, verdict
+from stapes import cards, layer_cards, result_charts, verdict, wording
 from stapes.cards import Recording
 from stapes.cards import shown_recordings as shown_recordings
 from stapes.confusions import confusion
 from stapes.inspection import ClipExplanation
 from stapes.rendering import render
+
+MAX_FINDINGS = 20
+"""Findings of the audit that are listed."""
+
+QUANTILES = {"level_db", "peak_db", "noise_db", "bandwidth_hz", "clipped_share"}
+"""Measures of the training recordings of which three quantiles are remembered."""
 
 
 def render_report(
@@ -67,6 +73,7 @@ def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "folds": result_charts.repeats(metrics, "folds", "fold"),
         "seeds": result_charts.repeats(metrics, "seeds", "seed"),
         "made": _made(metrics),
+        "profile": _profile(metrics),
     }
 
 
@@ -79,6 +86,7 @@ def _heard(metrics: Mapping[str, Any], read: Recording, sample_rate: int) -> dic
         "pairs": cards.pairs(metrics, read, sample_rate=sample_rate),
         "examples": cards.examples(metrics, read, sample_rate=sample_rate),
         "played_seconds": cards.PLAYED_SECONDS,
+        "most_findings": MAX_FINDINGS,
     }
 
 
@@ -86,6 +94,19 @@ def _foreign_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Labels of foreign sounds, those first that are taken for a class most often."""
     found = verdict.part(metrics, "acceptance", "foreign", "by_label").items()
     return sorted(found, key=lambda row: -(row[1].get("called_after") or 0))
+
+
+def _profile(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the training recordings were like: three quantiles of each measure, and the rest."""
+    found = verdict.part(metrics, "profile")
+    if not found:
+        return None
+    words = {key: wording.named(key) for key in found}
+    ranges = {key: v for key, v in found.items() if isinstance(v, list) and key in QUANTILES}
+    return {
+        "facts": {words[k]: wording.plain(v, k) for k, v in found.items() if k not in ranges},
+        "ranges": {words[k]: [wording.plain(q, k) for q in v] for k, v in ranges.items()},
+    }
 
 
 def _made(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,12 @@ GOOD_ACCEPTANCE = 0.05
 """The largest calibration error, and share of foreign sounds taken for a class, that pass."""
 
 
+LEAKS = {"train and test", "two folds"}
+CONTRADICTIONS = LEAKS | {"two labels"}
+"""Concerns that the audit counts: the same audio on both sides of a given split, or under two
+labels."""
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One reason to trust a result, or not to.
@@ -98,7 +104,7 @@ def _split(metrics: Mapping[str, Any]) -> Check | None:
         )
         more = naive - clips["accuracy"]
         words += f" The other {points(more)} would be memory, not skill." if more > 0.0005 else ""
-        return Check("good", "Nothing leaks", words, "baselines")
+        return Check("good", "Honest split", words, "baselines")
     if known(clips.get("n_sources")) and clips.get("n"):
         words = f"{count(clips['n'], 'clip')} from {count(clips['n_sources'], 'source')};" + (
             " whether the model was trained on any of them, only you know."
@@ -203,9 +209,11 @@ def _audit(metrics: Mapping[str, Any]) -> Check | None:
     audit = part(metrics, "audit")
     if not audit:
         return None
-    counts = {kind: n for kind, n in part(audit, "counts").items() if n}
-    said = several([f"{n:,} {kind.replace('_', ' ')}" for kind, n in counts.items()])
     held = f"{count(audit.get('n_files'), 'file')} from {count(audit.get('n_sources'), 'source')}"
-    if counts:
-        return Check("doubt", "The recordings have faults", f"{held}. Found: {said}.", "audit")
-    return Check("good", "Clean recordings", f"{held}; no copies and no overlaps found.", "audit")
+    found = {kind: n for kind, n in part(audit, "counts").items() if n}
+    if not found:
+        return Check("good", "Clean recordings", f"{held}; no copies and no overlaps.", "audit")
+    words = f"{held}. Found: {several([f'{n:,} × {kind}' for kind, n in found.items()])}."
+    if CONTRADICTIONS & set(found):
+        return Check("doubt", "The recordings contradict themselves", words, "audit")
+    return Check("good", "Recordings were audited", words, "audit")

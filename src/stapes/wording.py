@@ -73,8 +73,8 @@ def several(names: list[str]) -> str:
 def plain(value: Any, key: str = "") -> str:
     """Any value of a table of settings, with the unit that the end of its key names.
 
-    >>> plain(16000, "sample_rate_hz"), plain([1, 2], "ends_seconds"), plain(True)
-    ('16,000 Hz', '1 s, 2 s', 'yes')
+    >>> plain(16000, "sample_rate_hz").replace(SPACE, " "), plain([0.01, 2]), plain(True)
+    ('16,000 Hz', '0.01, 2', 'yes')
     """
     unit = next((u for ending, u in _UNITS.items() if key.endswith(ending)), "")
     if value is None:
@@ -84,10 +84,27 @@ def plain(value: Any, key: str = "") -> str:
     if isinstance(value, int):
         return f"{value:,}{unit}".replace("-", MINUS)
     if isinstance(value, float):
-        return f"{value:.4g}{unit}".replace("-", MINUS) if known(value) else NOT_MEASURED
+        number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return f"{number}{unit}".replace("-", MINUS) if known(value) else NOT_MEASURED
     if isinstance(value, list | tuple):
         return ", ".join(plain(part, key) for part in value)
     return str(value)
 
 
-_UNITS = {"_hz": " Hz", "_db": " dB", "_seconds": " s", "_ms": " ms", "sample_rate": " Hz"}
+def named(key: str) -> str:
+    """A key as words, without the unit at its end.
+
+    >>> named("bandwidth_hz"), named("n_recordings"), named("clipped_share")
+    ('bandwidth', 'recordings', 'clipped share')
+    """
+    ending = next((e for e in _UNITS if e.startswith("_") and key.endswith(e)), "")
+    return key.removesuffix(ending).removeprefix("n_").replace("_", " ")
+
+
+_UNITS = {
+    "_hz": f"{SPACE}Hz",
+    "_db": f"{SPACE}dB",
+    "_seconds": f"{SPACE}s",
+    "_ms": f"{SPACE}ms",
+    "sample_rate": f"{SPACE}Hz",
+}
