@@ -44,7 +44,7 @@ SILENCE_DB = -120.0
 TAILS = (0.02, 0.5, 0.98)
 """Quantiles of the training recordings that are remembered: the usual, between the unusual."""
 
-FEWEST_RECORDINGS = 10
+FEWEST_RECORDINGS = 20
 """From fewer nothing can be said about what is usual."""
 
 QUIET_PEAK_DB = -50.0
@@ -53,8 +53,11 @@ QUIET_PEAK_DB = -50.0
 CLIPPED_SHARE = 0.01
 """A smaller share of samples at full scale does no harm."""
 
-BANDWIDTH_MARGIN, NOISE_MARGIN_DB, PEAK_MARGIN_DB = 0.95, 1.0, 6.0
+BANDWIDTH_MARGIN, NOISE_MARGIN_DB, PEAK_MARGIN_DB = 0.05, 1.0, 6.0
 """How far outside of the usual a recording must be, for training sets that are all alike."""
+
+FEW_RECORDINGS = 40
+"""With so few the margins are twice as wide, as less is known of what is usual."""
 
 MEASURES = ("level_db", "peak_db", "noise_db", "bandwidth_hz", "clipped_share")
 
@@ -272,7 +275,7 @@ def _clipped(training: TrainingProfile, recording: RecordingProfile) -> str:
 
 def _narrow(training: TrainingProfile, recording: RecordingProfile) -> str:
     usual = training.bandwidth_hz[0]
-    if recording.bandwidth_hz >= BANDWIDTH_MARGIN * usual:
+    if recording.bandwidth_hz >= usual * (1 - BANDWIDTH_MARGIN * _doubt(training)):
         return ""
     rate = recording.sample_rate_hz
     why = f" (its file has {rate:,} samples a second)" if rate < 2 * usual else ""
@@ -284,12 +287,17 @@ def _narrow(training: TrainingProfile, recording: RecordingProfile) -> str:
 
 def _noisy(training: TrainingProfile, recording: RecordingProfile) -> str:
     usual = training.noise_db[-1]
-    if recording.noise_db <= usual + NOISE_MARGIN_DB:
+    if recording.noise_db <= usual + NOISE_MARGIN_DB * _doubt(training):
         return ""
     return (
         f"noisy: the background is only {-recording.noise_db:.0f} dB below the peak; in the "
         f"training set {-usual:.0f} dB or more"
     )
+
+
+def _doubt(training: TrainingProfile) -> float:
+    """By what margins grow where few recordings say what is usual; 1 for many."""
+    return 1 + FEW_RECORDINGS / training.n_recordings
 
 
 def _khz(hertz: float) -> str:
