@@ -130,6 +130,20 @@ def test_folded_network_equals_torch(config):
     np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=1e-4)
 
 
+def test_the_unit_for_none_folds_too_and_takes_its_share():
+    network = Network(CLASSIC, with_none=True).eval()
+    random_statistics(network, seed=1)
+    segments = normalise(np.random.default_rng(2).normal(size=(5, 16_000)).astype(np.float32))
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(segments))  # [B, 2]: of the second class, and of none
+    logits, none = FoldedNetwork.fold(CLASSIC, state(network)).logits_and_none(segments)
+    np.testing.assert_allclose(
+        np.concatenate([logits, none[:, None]], axis=1), wanted, atol=1e-4, rtol=1e-4
+    )
+    shares = torch.softmax(torch.nn.functional.pad(wanted, (1, 0)), dim=1)[:, :2]
+    np.testing.assert_allclose(probabilities(logits, none), shares, atol=1e-4)
+
+
 def test_probabilities_are_sigmoid_and_softmax():
     logits = np.float32([[-2.0], [0.0], [800.0]])
     wanted = 1 / (1 + np.exp(-logits.astype(np.float64)))

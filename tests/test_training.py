@@ -11,7 +11,7 @@ import torch
 from stapes.augment import augment, colour, mix
 from stapes.augment import normalise as torch_normalise
 from stapes.config import ModelConfig, TrainingConfig
-from stapes.engine import FoldedNetwork
+from stapes.engine import FoldedNetwork, probabilities
 from stapes.errors import StopRequestedError, TrainingError, UsageError
 from stapes.segments import normalise
 from stapes.training import Examples, fit, learning_rate
@@ -158,8 +158,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_epoch(tmp_path: Path
     original = training._log_probabilities
     calls = iter(range(1, 1000))
 
-    def poisoned(logits):
-        return original(logits) * (float("nan") if next(calls) == 12 else 1.0)
+    def poisoned(*given):
+        return original(*given) * (float("nan") if next(calls) == 12 else 1.0)
 
     monkeypatch.setattr(training, "_log_probabilities", poisoned)
     with pytest.raises(TrainingError, match=r"nan at step 12.*clip \d"):
@@ -167,6 +167,62 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_epoch(tmp_path: Path
     best, epoch = training.best_of(path)
     assert epoch == 1
     assert all(np.isfinite(array).all() for array in best.values())
+
+
+def foreign_share(state, waveform) -> float:
+    """Mean probability of "none of the classes" over a waveform's segments."""
+    network = FoldedNetwork.fold(CONFIG, state.best)
+    parts = waveform[: len(waveform) // 1000 * 1000].reshape(-1, 1000)
+    logits, none = network.logits_and_none(normalise(parts))
+    return float(1 - probabilities(logits, none).sum(axis=1).mean())
+
+
+def hum(hertz: float, *, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    tone = np.sin(2 * np.pi * hertz * np.arange(4000) / 16_000)
+    return (tone + 0.1 * rng.normal(size=4000)).astype(np.float32)
+
+
+PLAIN = {"equaliser_db": 0.0, "epochs": 8, "steps_per_epoch": 25, "averaging": 0.9}
+
+
+def test_the_users_own_negatives_are_learnt_as_none_of_the_classes():
+    known = tones()
+    others = [hum(5000, seed=i) for i in range(4)]
+    both = Examples(
+        [*known.names, *"abcd"], [*known.waveforms, *others], [*known.targets, -1, -1, -1, -1]
+    )
+    settings = TrainingConfig(negatives=0.5, **PLAIN)
+    state = fit(CONFIG, settings, training=both, validation=both)
+    assert state.history[-1]["validation_accuracy"] >= 0.9  # of the classes alone
+    assert foreign_share(state, hum(5000, seed=9)) > 0.7
+    assert all(foreign_share(state, waveform) < 0.4 for waveform in tones(seed=1).waveforms)
+
+
+def test_made_up_negatives_teach_what_is_none_of_the_classes():
+    settings = TrainingConfig(negatives=0.25, **PLAIN)
+    state = fit(CONFIG, settings, training=tones(), validation=None)
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=4000).astype(np.float32)
+    known = [foreign_share(state, waveform) for waveform in tones(seed=1).waveforms]
+    assert foreign_share(state, noise) > 0.5 > max(known)
+
+
+def test_without_negatives_there_is_no_unit_for_them():
+    with_them, without = (
+        fit(
+            CONFIG,
+            TrainingConfig(epochs=1, steps_per_epoch=2, batch_size=8, negatives=share),
+            training=tones(),
+            validation=None,
+        ).best
+        for share in (0.25, 0.1)  # a tenth of eight is none
+    )
+    assert with_them.keys() - without.keys() == {"none.weight", "none.bias"}
+    network = FoldedNetwork.fold(CONFIG, without)
+    logits, none = network.logits_and_none(np.ones((2, 1000), np.float32))
+    assert np.isneginf(none).all()
+    assert np.allclose(probabilities(logits, none), probabilities(logits))
 
 
 def vars_of(settings: TrainingConfig) -> dict:

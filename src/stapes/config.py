@@ -111,6 +111,9 @@ class TrainingConfig:
         mixing: alpha of the Beta distribution of between-class mixing; 0 is off.
         equaliser_db: standard deviation of the random frequency response; 0 is off.
         noise_db: loudest added noise against the segment, in dB.
+        negatives: share of each batch that is none of the classes: made up, and half of it the
+            user's own where there are any; 0 is off, and the network then takes everything for
+            one of its classes.
         validation_share: share of the sources that choose the best epoch; 0 keeps the last.
         patience: epochs without a better validation loss before stopping early; 0 is never.
         device: "cpu" or "cuda".
@@ -127,6 +130,7 @@ class TrainingConfig:
     mixing: float = 1.0
     equaliser_db: float = 4.0
     noise_db: float = -5.0
+    negatives: float = 0.0
     validation_share: float = 0.1
     patience: int = 0
     device: str = "cpu"
@@ -148,6 +152,7 @@ class TrainingConfig:
         _check_range(self, "mixing", 0.0, 100.0)
         _check_range(self, "equaliser_db", 0.0, 30.0)
         _check_range(self, "noise_db", -100.0, 20.0)
+        _check_range(self, "negatives", 0.0, 0.5)
         _check_range(self, "validation_share", 0.0, 0.5)
         _check_range(self, "patience", 0, 100_000)
         if self.device not in ("cpu", "cuda"):
@@ -157,6 +162,11 @@ class TrainingConfig:
     def n_steps(self) -> int:
         """Gradient steps of a training that is not stopped early."""
         return self.epochs * self.steps_per_epoch
+
+    @property
+    def n_negatives(self) -> int:
+        """Segments of each batch that are none of the classes."""
+        return int(self.negatives * self.batch_size)
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -37,6 +37,8 @@ class FoldedNetwork:
         biases: one [C_out] a block.
         head_weight: [n_outputs, C].
         head_bias: [n_outputs].
+        none_weight: of the unit for what is none of the classes, if it was trained with one [1, C].
+        none_bias: the same [1].
     """
 
     config: ModelConfig
@@ -44,6 +46,8 @@ class FoldedNetwork:
     biases: tuple[Array, ...]
     head_weight: Array
     head_bias: Array
+    none_weight: Array | None = None
+    none_bias: Array | None = None
 
     @classmethod
     def fold(cls, config: ModelConfig, tensors: Mapping[str, Array]) -> Self:
@@ -62,7 +66,8 @@ class FoldedNetwork:
             shift = tensors[f"convs.{i}.bias"] - tensors[f"norms.{i}.running_mean"]
             biases.append(shift * scale + tensors[f"norms.{i}.bias"])
         head = tensors["head.weight"], tensors["head.bias"]
-        return cls(config, tuple(kernels), tuple(biases), *head)
+        none = tensors.get("none.weight"), tensors.get("none.bias")
+        return cls(config, tuple(kernels), tuple(biases), *head, *none)
 
     def prepare(self, segments: Array) -> Array:
         """Raw segments as the network wants them: [B, T] -> [B, T]."""
@@ -103,9 +108,19 @@ class FoldedNetwork:
 
     def logits(self, segments: Array) -> Array:
         """Logits of normalised segments: [B, T] -> [B, n_outputs]."""
-        pooled = self.final_frames(segments).mean(axis=1)
+        return self.logits_and_none(segments)[0]
+
+    def logits_and_none(self, segments: Array) -> tuple[Array, Array]:
+        """Logits of normalised segments [B, n_outputs] and that of "none of the classes" [B].
+
+        The latter is minus infinity where the network has no unit for it.
+        """
+        pooled = self.final_frames(segments).mean(axis=1)  # [B, C]
         logits: Array = pooled @ self.head_weight.T + self.head_bias
-        return logits
+        if self.none_weight is None or self.none_bias is None:
+            return logits, np.full(len(logits), -np.inf, np.float32)
+        none: Array = pooled @ self.none_weight[0] + self.none_bias[0]
+        return logits, none
 
 
 def _block(x: Array, kernel: Array, bias: Array, *, stride: int) -> Array:
@@ -126,16 +141,26 @@ def _as_batch(segments: Array, segment_length: int) -> Array:
     return segments.astype(np.float32, copy=False)
 
 
-def probabilities(logits: Array) -> Array:
+def probabilities(logits: Array, none: Array | None = None) -> Array:
     """Logits -> probabilities of every class in order: [B, n_outputs] -> [B, n_classes].
 
     One logit is the second class's (a logistic unit); several are normalised by softmax.
 
+    Args:
+        logits: [B, n_outputs].
+        none: logits of "none of the classes" [B], which then takes its share: what the classes
+            have together falls short of 1 by it.
+
     >>> probabilities(np.float32([[0.0]])).tolist()
     [[0.5, 0.5]]
+    >>> probabilities(np.float32([[0.0]]), none=np.log(np.float32([2.0]))).tolist()
+    [[0.25, 0.25]]
     """
     if logits.shape[1] == 1:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+    n_classes = logits.shape[1]
+    if none is not None:
+        logits = np.concatenate([logits, none[:, None]], axis=1)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return shares
+    return shares[:, :n_classes]

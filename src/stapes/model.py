@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from stapes.config import ModelConfig
@@ -13,11 +14,12 @@ from stapes.native_autograd import pooled_activations
 class Network(nn.Module):
     """Blocks of Conv1d -> batch normalisation -> ReLU, mean over time, one linear unit a logit."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, with_none: bool = False) -> None:
         """Draw the initial weights from torch's current random state.
 
         Args:
             config: the network's numbers.
+            with_none: one more unit beside the head, for what is none of the classes.
         """
         super().__init__()
         self.config = config
@@ -31,11 +33,12 @@ class Network(nn.Module):
         )
         self.scratch = Scratch()
         self.head = nn.Linear(config.n_filters, config.n_outputs)
+        self.none = nn.Linear(config.n_filters, 1) if with_none else None
 
     def forward(self, segments: Tensor) -> Tensor:
-        """Logits of normalised segments: [B, T] -> [B, n_outputs]."""
+        """Logits of normalised segments, that of "none" last: [B, T] -> [B, n_outputs (+ 1)]."""
         pooled = pooled_activations(
             segments, self.convs, self.norms, training=self.training, scratch=self.scratch
         )  # [B, C]
         logits: Tensor = self.head(pooled)
-        return logits
+        return logits if self.none is None else torch.cat([logits, self.none(pooled)], dim=1)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from stapes import __version__, augment, checkpoint
+from stapes import __version__, augment, checkpoint, negatives
 from stapes.checkpoint import Tensors
 from stapes.config import ModelConfig, TrainingConfig, as_dict
 from stapes.engine import FoldedNetwork, probabilities
@@ -31,7 +31,7 @@ from stapes.files import write_bytes
 from stapes.generator import SegmentGenerator
 from stapes.interruption import Interruption
 from stapes.model import Network
-from stapes.segments import Waveform, gated_segments
+from stapes.segments import Waveform, gated_segments, normalise
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,27 @@ class Examples:
     Attributes:
         names: what errors call each clip.
         waveforms: one [T] a clip.
-        targets: class index of each clip.
+        targets: class index of each clip; -1 for what is none of the classes.
     """
 
     names: Sequence[str]
     waveforms: Sequence[Waveform]
     targets: Sequence[int]
+
+    def of_classes(self) -> "Examples":
+        """The clips that are of a class."""
+        return self._pick([i for i, target in enumerate(self.targets) if target >= 0])
+
+    def of_none(self) -> "Examples":
+        """The clips that are none of the classes."""
+        return self._pick([i for i, target in enumerate(self.targets) if target < 0])
+
+    def _pick(self, rows: Sequence[int]) -> "Examples":
+        return Examples(
+            [self.names[i] for i in rows],
+            [self.waveforms[i] for i in rows],
+            [self.targets[i] for i in rows],
+        )
 
 
 @dataclass(slots=True)
@@ -107,18 +122,21 @@ def fit(
         _restore(state, state_path, identity)
         if _finished(state, settings):
             return state
-    batches = _batches(config, settings, training, first_step=state.step)
+    known, foreign = training.of_classes(), training.of_none()
+    heard = validation.of_classes() if validation is not None else None
+    batches = _batches(config, settings, known, foreign, first_step=state.step)
+    names = [*known.names, *foreign.names]
     began = time.monotonic() - state.seconds
     with Interruption() as interruption, closing(batches), _told_of_memory(settings):
         for batch in batches:
             state.optimizer.param_groups[0]["lr"] = learning_rate(state.step, settings)
-            _take_step(state, batch, names=training.names)
+            _take_step(state, batch, names=names)
             _follow(state, decay=settings.averaging)
             state.step += 1
             state.seconds = time.monotonic() - began
             epoch_ends = state.step % settings.steps_per_epoch == 0
             if epoch_ends:
-                _end_epoch(state, settings, validation)
+                _end_epoch(state, settings, heard)
             if on_step is not None:
                 on_step(_report(state, settings))
             stop = interruption.number
@@ -166,7 +184,7 @@ def _begin(config: ModelConfig, settings: TrainingConfig) -> State:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device is cuda, and PyTorch finds none here: give --device cpu")
     torch.manual_seed(settings.seed)
-    network = Network(config).to(settings.device)
+    network = Network(config, with_none=settings.n_negatives > 0).to(settings.device)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
@@ -175,7 +193,7 @@ def _begin(config: ModelConfig, settings: TrainingConfig) -> State:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Augmented segments [B, T], soft targets [B, n_classes] and the clips they came from [B]."""
+    """Augmented segments [B, T], soft targets [B, n_classes (+ 1)] and the clips they came from."""
 
     segments: Tensor
     targets: Tensor
@@ -183,26 +201,39 @@ class _Batch:
 
 
 def _batches(
-    config: ModelConfig, settings: TrainingConfig, training: Examples, *, first_step: int
+    config: ModelConfig,
+    settings: TrainingConfig,
+    known: Examples,
+    foreign: Examples,
+    *,
+    first_step: int,
 ) -> Generator[_Batch, None, None]:
-    """Batches for ever from a given step, each made while the one before is learnt from."""
-    generator = SegmentGenerator(
-        training.waveforms,
-        training.targets,
-        segment_length=config.segment_length,
-        gate=config.gate,
-        speed=settings.speed,
-        seed=settings.seed,
-    )
+    """Batches for ever from a given step, each made while the one before is learnt from.
+
+    What is none of the classes is made up, but for a half that is the user's if there is any.
+    """
+    of_classes = _generator(config, settings, known)
+    of_none = _generator(config, settings, foreign) if foreign.names else None
+    n_none = settings.n_negatives
+    n_own = n_none // 2 if of_none is not None else 0
 
     def make(step: int) -> _Batch:
-        drawn = generator.batch(step, batch_size=settings.batch_size)
-        segments = torch.from_numpy(drawn.segments).to(settings.device)
-        targets = torch.from_numpy(drawn.targets).to(settings.device)
-        one_hot = F.one_hot(targets, len(config.classes)).float()
         rng = np.random.default_rng([settings.seed, step, 1])
+        drawn = of_classes.batch(step, batch_size=settings.batch_size - n_none)
+        parts, clips = [drawn.segments], [drawn.clips]
+        if n_none:
+            models = normalise(drawn.segments[: n_none - n_own])
+            parts.append(negatives.make(models, sample_rate=config.sample_rate, rng=rng))
+        if n_own and of_none is not None:
+            own = of_none.batch(step, batch_size=n_own)
+            parts.append(own.segments)
+            clips.append(own.clips + len(known.names))
+        segments = torch.from_numpy(np.concatenate(parts)).to(settings.device)
+        none = np.full(n_none, len(config.classes))
+        targets = torch.from_numpy(np.concatenate([drawn.targets, none])).to(settings.device)
+        one_hot = F.one_hot(targets, len(config.classes) + (n_none > 0)).float()
         augmented = augment.augment(segments, one_hot, config=config, settings=settings, rng=rng)
-        return _Batch(*augmented, drawn.clips)
+        return _Batch(*augmented, np.concatenate(clips))
 
     with ThreadPoolExecutor(1) as ahead:
         coming = ahead.submit(make, first_step)
@@ -212,11 +243,24 @@ def _batches(
             yield batch
 
 
+def _generator(
+    config: ModelConfig, settings: TrainingConfig, examples: Examples
+) -> SegmentGenerator:
+    return SegmentGenerator(
+        examples.waveforms,
+        [max(target, 0) for target in examples.targets],
+        segment_length=config.segment_length,
+        gate=config.gate,
+        speed=settings.speed,
+        seed=settings.seed,
+    )
+
+
 def _take_step(state: State, batch: _Batch, *, names: Sequence[str]) -> None:
     """One gradient step; a loss that is not finite stops before it touches the weights."""
     state.network.train()
-    logits = state.network(batch.segments)  # [B, n_outputs]
-    log_shares = _log_probabilities(logits)  # [B, n_classes]
+    logits = state.network(batch.segments)  # [B, n_outputs (+ 1)]
+    log_shares = _log_probabilities(logits, state.network.config)  # [B, n_classes (+ 1)]
     loss = -(batch.targets * log_shares).sum(dim=1).mean()
     value = loss.item()
     if not math.isfinite(value):
@@ -230,10 +274,10 @@ def _take_step(state: State, batch: _Batch, *, names: Sequence[str]) -> None:
     state.n_correct += right.float().mean().item()
 
 
-def _log_probabilities(logits: Tensor) -> Tensor:
-    """[B, n_outputs] -> [B, n_classes]; one logit stands for the second class."""
-    if logits.shape[1] == 1:
-        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+def _log_probabilities(logits: Tensor, config: ModelConfig) -> Tensor:
+    """[B, n_outputs (+ 1)] -> [B, n_classes (+ 1)]; one logit stands for the second class."""
+    if config.n_outputs == 1:
+        logits = F.pad(logits, (1, 0))
     return F.log_softmax(logits, dim=1)
 
 

@@ -1,0 +1,95 @@
+"""Made-up sounds: their levels, spectra and envelopes; and the names of negative folders."""
+
+import numpy as np
+import pytest
+
+from stapes import negatives
+from stapes.negatives import is_negative, make
+from stapes.segments import normalise
+
+RATE = 16_000
+
+
+def segments(n: int = 12, length: int = 16_000) -> np.ndarray:
+    """Bursts of low noise."""
+    rng = np.random.default_rng(7)
+    noise = np.cumsum(rng.normal(size=(n, length)), axis=1)
+    noise -= np.linspace(0, 1, length) * noise[:, -1:]
+    envelope = np.exp(-(((np.arange(length) - length / 3) / (length / 20)) ** 2))
+    return normalise((noise * envelope).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "label, expected",
+    [
+        *[("noise", True), ("Background", True), ("OTHER", True), ("silence", True)],
+        *[("dog", False), ("noise2", False), ("white noise", False), ("", False)],
+    ],
+)
+def test_names_of_negative_folders(label, expected):
+    assert is_negative(label) is expected
+
+
+@pytest.mark.parametrize("shape", [(12, 16_000), (1, 16_001), (5, 1_000), (6, 4_000)])
+def test_they_are_normalised_and_of_the_same_shape(shape):
+    given = segments(*shape)
+    before = given.copy()
+    for seed in range(20):
+        made = make(given, sample_rate=RATE, rng=np.random.default_rng(seed))
+        assert made.shape == shape and made.dtype == np.float32
+        power = np.square(made, dtype=np.float64).mean(axis=1)
+        heard = power > 0  # the rest is silence, where no pulse came
+        assert np.allclose(power[heard], 1, atol=1e-3) and heard.mean() >= 0.5
+    assert np.array_equal(given, before)
+
+
+def test_the_same_seed_makes_the_same_sounds_and_another_does_not():
+    one, same, other = (
+        make(segments(), sample_rate=RATE, rng=np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    assert np.array_equal(one, same)
+    assert not np.isclose(one, other).all(axis=1).any()
+
+
+def test_half_of_the_noises_have_a_segments_spectrum_and_none_its_course():
+    given = segments(200, 4_000)
+    noises = negatives._noises(given, np.random.default_rng(0))
+    wanted = np.abs(np.fft.rfft(given))[:, 1:-1]  # the ends are real, their phases are not free
+    found = np.abs(np.fft.rfft(noises))[:, 1:-1]
+    borrowed = np.abs(found - wanted).max(axis=1) < 1e-3 * wanted.max(axis=1)
+    assert 0.4 < borrowed.mean() < 0.6
+    likeness = (normalise(noises) * given).mean(axis=1)
+    assert np.median(np.abs(likeness)) < 0.3
+    thirds = np.square(normalise(noises[borrowed])).reshape(borrowed.sum(), 4, -1).mean(axis=(0, 2))
+    assert np.allclose(thirds, 1, atol=0.2)  # stationary, where the segments are bursts
+
+
+def test_other_noises_fall_or_rise_by_a_power_of_frequency():
+    noises = negatives._noises(segments(100, 4_000), np.random.default_rng(1))
+    power = np.log(np.abs(np.fft.rfft(noises)[:, 100:1900]))
+    share = np.log(np.arange(100, 1900))
+    slopes = [np.polyfit(share, row, 1) for row in power]
+    lines = np.array([np.polyval(slope, share) for slope in slopes])
+    straight = np.abs(lines - power).max(axis=1) < 1e-2
+    steepness = np.array(slopes)[straight, 0]
+    assert len(steepness) > 30
+    assert -2.01 < steepness.min() < -1.5 and 0.2 < steepness.max() < 0.51
+
+
+def test_tones_have_their_pitch_and_harmonics():
+    tones = negatives._tones(200, 16_000, sample_rate=RATE, rng=np.random.default_rng(2))
+    power = np.square(np.abs(np.fft.rfft(tones)))
+    strongest = power[:, 1:].argmax(axis=1) + 1  # Hz, a bin each
+    low, high = negatives.TONE_HZ
+    assert (strongest > 0.7 * low).all() and (strongest < 1.6 * high).all()
+    assert strongest.min() < 100 and strongest.max() > 1500
+    purity = power.max(axis=1) / power.sum(axis=1)
+    assert purity.max() > 0.9 > 0.2 > purity.min()  # steady sines, and spread ones
+
+
+def test_envelopes_are_of_many_kinds():
+    found = negatives._envelopes(segments(400), sample_rate=RATE, rng=np.random.default_rng(3))
+    assert found.shape == (400, 16_000) and (found >= 0).all() and np.isfinite(found).all()
+    spread = found.std(axis=1) / np.maximum(found.mean(axis=1), 1e-9)
+    assert 0.1 < np.mean(spread < 1e-3) < 0.35  # flat, a fifth or so
+    assert np.mean(spread > 1) > 0.1  # pulses
