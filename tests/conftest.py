@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from stapes.experiment import train
 from tones import write_tones
 
 QUICK = {"epochs": 2, "steps_per_epoch": 15, "batch_size": 8, "averaging": 0.8}
@@ -32,6 +31,8 @@ def tones_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def run_folder(tones_folder, tmp_path_factory) -> Path:
     """A run of 30 steps on the tones, which tells them apart; to be read only."""
+    from stapes.holdout import train
+
     folder = tmp_path_factory.mktemp("runs") / "tones"
     train(tones_folder, out=folder, **QUICK)
     return folder

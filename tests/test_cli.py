@@ -13,7 +13,19 @@ import numpy as np
 import pytest
 
 import stapes as library
-from stapes import __version__, checkpoint, cli, demonstration, experiment, explanation, files
+from stapes import (
+    __version__,
+    assessment,
+    checkpoint,
+    cli,
+    crossvalidation,
+    demonstration,
+    explanation,
+    files,
+    holdout,
+    options,
+    reporting,
+)
 from stapes.checkpoint import Model
 from stapes.config import ModelConfig
 from stapes.inference import load
@@ -82,10 +94,11 @@ def test_settings_that_are_not_given_are_left_to_the_library(stapes, monkeypatch
         asked.append(settings)
         return metrics
 
-    monkeypatch.setattr(experiment, "train", train)
+    monkeypatch.setattr(holdout, "train", train)
     assert stapes("train", "data", "--out", "run").code == 0
     assert stapes("train", "data", "--out", "run", "--epochs", 7, "--patience", 0).code == 0
     given = {"out", "preset", "resume", "overwrite", "progress", "seed"}
+    given |= {"labels", "leaks", "foreign"}
     assert set(asked[0]) == given
     assert set(asked[1]) == given | {"epochs", "patience"}
     assert (asked[1]["epochs"], asked[1]["patience"]) == (7, 0)
@@ -250,9 +263,9 @@ def test_output_that_cannot_be_written_is_told_before_the_work(
     def work(*_, **__):
         pytest.fail("the work began")
 
-    monkeypatch.setattr(cli.os, "access", lambda _path, mode: mode != os.W_OK)
-    for name in ("evaluate", "crossval"):
-        monkeypatch.setattr(experiment, name, work)
+    monkeypatch.setattr(options.os, "access", lambda _path, mode: mode != os.W_OK)
+    monkeypatch.setattr(assessment, "evaluate", work)
+    monkeypatch.setattr(crossvalidation, "crossval", work)
     monkeypatch.setattr("stapes.notebook.reproduce", work)
     monkeypatch.setattr("stapes.archive.predict", work)
     model = [run_folder] if command in ("evaluate", "predict") else []
@@ -266,12 +279,12 @@ def test_output_that_cannot_be_written_is_told_before_the_work(
 
 
 def test_train_writes_a_run_and_says_where(stapes, tones_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "_report", lambda *_, **__: "page")
+    monkeypatch.setattr(reporting, "render", lambda *_, **__: "page")
     run = tmp_path / "run"
     ended = stapes("train", tones_folder, "--out", run, "--epochs", 1, "--batch-size", 2)
     assert ended.code == 0
     assert "Held-out sources: 3,041 parameters" in ended.out.decode()
-    assert ended.err == f"model and report: {run / 'model.safetensors'}, {run / 'report.html'}\n"
+    assert ended.err == f"model and report are in {run}\n"
     assert (run / "report.html").read_text() == "page"
 
 
@@ -324,7 +337,7 @@ def test_a_terminal_without_unicode_shows_escapes(monkeypatch):
     bytes_out = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_out, encoding="ascii"))
     monkeypatch.setattr(sys, "argv", ["stapes", "evaluate", "m", "d"])
-    monkeypatch.setattr(experiment, "evaluate", lambda *_, **__: metrics_of("\N{CAT FACE}", "dog"))
+    monkeypatch.setattr(assessment, "evaluate", lambda *_, **__: metrics_of("\N{CAT FACE}", "dog"))
     with pytest.raises(SystemExit) as ended:
         cli.main()
     sys.stdout.flush()
@@ -351,7 +364,7 @@ def test_trouble_from_outside_is_one_line_too(stapes, monkeypatch, error, code, 
     def evaluate(*_, **__):
         raise error
 
-    monkeypatch.setattr(experiment, "evaluate", evaluate)
+    monkeypatch.setattr(assessment, "evaluate", evaluate)
     ended = stapes("evaluate", "model", "data")
     assert ended.code == code
     start, _, end = told.partition(".*")
@@ -409,7 +422,7 @@ def test_explain_refuses_what_makes_no_figure(stapes, run_folder, folder, tmp_pa
 
 
 def test_demo_does_all_of_it(stapes, tones_folder, tmp_path, monkeypatch, explained):
-    monkeypatch.setattr(experiment, "_report", lambda *_, **__: "page")
+    monkeypatch.setattr(reporting, "render", lambda *_, **__: "page")
     train = demonstration.train
     quick = {"epochs": 1, "steps_per_epoch": 3, "batch_size": 4}
     monkeypatch.setattr(

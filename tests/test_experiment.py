@@ -13,10 +13,12 @@ import soundfile
 import torch
 
 from conftest import QUICK
-from stapes import checkpoint, experiment, training
+from stapes import checkpoint, crossvalidation, reporting, training
+from stapes.assessment import evaluate
+from stapes.crossvalidation import crossval
 from stapes.dataset import load_dataset
 from stapes.errors import DataError, StapesError, StopRequestedError, TrainingError, UsageError
-from stapes.experiment import crossval, evaluate, train
+from stapes.holdout import train
 from stapes.inference import load
 from tones import RATE, tone, write_tone, write_tones
 
@@ -26,7 +28,7 @@ EXACT = {"epochs": 4, "steps_per_epoch": 4, "batch_size": 4, "validation_share":
 @pytest.fixture
 def no_report(monkeypatch):
     """Leaves out the page, which takes longer to draw than such a model to train."""
-    monkeypatch.setattr(experiment, "_report", lambda *_, **__: "page")
+    monkeypatch.setattr(reporting, "render", lambda *_, **__: "page")
 
 
 def sha256(run: Path) -> str:
@@ -77,9 +79,9 @@ def test_the_model_is_the_one_that_was_measured(run_folder, tones_folder):
 DRIVER = """
 import hashlib, os, random, signal, sys, threading
 import torch._dynamo  # which the first optimiser loads: once for all children
-from stapes import cli, experiment, files, training
+from stapes import cli, experiment, files, holdout, progress, reporting, training
 
-experiment._report = lambda *_, **__: "page"
+reporting.render = lambda *_, **__: "page"
 data, folder, settings = sys.argv[1], sys.argv[2], eval(sys.argv[3])
 
 def in_child(task):
@@ -121,8 +123,8 @@ def run(moment):
         files.os.replace = lambda *names: (count(), replace(*names))
     if kind == "time":
         later(value)
-    progress = count if kind == "step" else experiment.silent
-    experiment.train(data, out=f"{folder}/killed", resume=True, progress=progress, **settings)
+    told = count if kind == "step" else progress.silent
+    holdout.train(data, out=f"{folder}/killed", resume=True, progress=told, **settings)
 
 def command(*strike):
     "The same by the command line; the n-th report of a step sends a signal."
@@ -275,7 +277,7 @@ def two_seeds(tones_folder, tmp_path, monkeypatch):
             f"{clip.path},{clip.label},{clip.label}{number // 2 if number < 4 else number}"
         )
     (tmp_path / "table.csv").write_text("\n".join(lines))
-    pairs, original_fit, original_measure = [], training.fit, experiment.measure
+    pairs, original_fit, original_measure = [], training.fit, crossvalidation.measure
 
     def fit(config, settings, *, training, validation, **more):
         pairs.append([settings.seed, set(training.names), set(validation.names), set()])
@@ -286,7 +288,7 @@ def two_seeds(tones_folder, tmp_path, monkeypatch):
         return original_measure(network, clips, waveforms)
 
     monkeypatch.setattr(training, "fit", fit)
-    monkeypatch.setattr(experiment, "measure", measure)
+    monkeypatch.setattr(crossvalidation, "measure", measure)
     metrics = crossval(tmp_path / "table.csv", seeds=2, epochs=1, steps_per_epoch=2, batch_size=2)
     sources = {c.name: c.source for c in load_dataset(tmp_path / "table.csv").clips}
     return metrics, pairs, sources

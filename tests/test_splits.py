@@ -158,8 +158,18 @@ def test_given_folds_that_divide_a_source_name_it():
             clips_of(("a", "rec-1", 2), ("a", "rec-2", 1), ("b", "rec-3", 1), ("b", "rec-4", 1))
         )
     ]
-    with pytest.raises(DataError, match=r"two folds \(rec-1; the first in folds \[1, 2\]\)"):
+    with pytest.raises(DataError, match=r"1 source.*rec-1-0 \(fold 1\) and a/rec-1-1 \(fold 2\)"):
         folds(clips, seed=0)
+    assert len(folds(clips, seed=0, allow_leaks=True)) == 2
+
+
+def test_a_given_split_that_divides_a_source_names_it():
+    clips = clips_of(("a", "rec-1", 2), ("a", "rec-2", 1), ("b", "rec-3", 1), ("b", "rec-4", 1))
+    parts = ["train", "test", "train", "train", "test"]
+    clips = [replace(clip, part=part) for clip, part in zip(clips, parts, strict=True)]
+    with pytest.raises(DataError, match=r"rec-1-0 \(train\) and a/rec-1-1 \(test\) share"):
+        given_split(clips)
+    assert given_split(clips, allow_leaks=True) == ([0, 2, 3], [1, 4])
 
 
 def test_given_folds_that_some_clips_lack():
@@ -210,7 +220,7 @@ def test_one_fold():
 
 
 def test_given_split_needs_a_part_for_every_clip():
-    clips = clips_of(("a", "r1", 2), ("b", "r2", 2))
+    clips = clips_of(("a", "r1", 1), ("a", "r2", 1), ("b", "r3", 1), ("b", "r4", 1))
     assert given_split(clips) is None
     parts = ["train", "test", "train", "test"]
     clips = [replace(clip, part=part) for clip, part in zip(clips, parts, strict=True)]

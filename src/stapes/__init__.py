@@ -10,27 +10,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stapes.archive import predict as predict
+    from stapes.assessment import evaluate as evaluate
+    from stapes.auditing import audit as audit
+    from stapes.crossvalidation import crossval as crossval
     from stapes.demonstration import demo as demo
     from stapes.download import fetch as fetch
-    from stapes.experiment import crossval as crossval
-    from stapes.experiment import evaluate as evaluate
-    from stapes.experiment import train as train
     from stapes.explanation import explain as explain
+    from stapes.holdout import train as train
     from stapes.inference import load as load
     from stapes.notebook import reproduce as reproduce
+    from stapes.reporting import report as report
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "crossval": "experiment",
+    "audit": "auditing",
+    "crossval": "crossvalidation",
     "demo": "demonstration",
-    "evaluate": "experiment",
+    "evaluate": "assessment",
     "explain": "explanation",
     "fetch": "download",
     "load": "inference",
     "predict": "archive",
+    "report": "reporting",
     "reproduce": "notebook",
-    "train": "experiment",
+    "train": "holdout",
 }
 """Where the public functions live; each is imported when it is first asked for."""
 

@@ -19,10 +19,13 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from stapes.acceptance import Acceptance
+from stapes.calibration import Calibration
 from stapes.config import ModelConfig, as_dict
 from stapes.engine import FoldedNetwork
 from stapes.errors import ModelFileError, StapesError
 from stapes.files import write_bytes
+from stapes.profile import TrainingProfile
 
 FORMAT_VERSION = 1
 MODEL_FILE = "model.safetensors"
@@ -43,11 +46,17 @@ class Model:
         config: the network's numbers and its ordered classes.
         tensors: weights and normalisation statistics by name.
         about: what it was trained on and how (plain values, ready for JSON).
+        calibration: the temperatures that make its probabilities true.
+        acceptance: the thresholds below which a recording is none of the classes.
+        profile: what the recordings were like that it learnt from, if that is known.
     """
 
     config: ModelConfig
     tensors: Tensors
     about: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=Calibration)
+    acceptance: Acceptance = field(default_factory=lambda: Acceptance({}))
+    profile: TrainingProfile | None = None
 
     def fold(self) -> FoldedNetwork:
         """The network for inference, with normalisation folded into the convolutions."""
@@ -94,6 +103,9 @@ def save(path: str | Path, model: Model) -> None:
         "format_version": FORMAT_VERSION,
         "config": as_dict(model.config),
         "about": model.about,
+        "calibration": model.calibration.as_dict(),
+        "acceptance": model.acceptance.as_dict(),
+        "profile": model.profile.as_dict() if model.profile else None,
     }
     write_bytes(path, pack(model.tensors, metadata))
 
@@ -116,9 +128,26 @@ def load(path: str | Path) -> Model:
             **{**metadata["config"], "classes": tuple(metadata["config"]["classes"])}
         )
         _check_shapes(config, tensors)
+        return Model(
+            config,
+            tensors,
+            metadata.get("about", {}),
+            calibration=Calibration(**metadata.get("calibration", {})),
+            acceptance=_acceptance(metadata.get("acceptance"), config),
+            profile=_profile(metadata.get("profile")),
+        )
     except (KeyError, TypeError, ValueError, StapesError) as error:
         raise ModelFileError(f"{path}: its parts do not fit together ({error})") from error
-    return Model(config, tensors, metadata.get("about", {}))
+
+
+def _acceptance(values: Any, config: ModelConfig) -> Acceptance:
+    if not values or not values.get("thresholds"):
+        return Acceptance({})
+    return Acceptance.from_dict(values, classes=config.classes)
+
+
+def _profile(values: Any) -> TrainingProfile | None:
+    return TrainingProfile.from_dict(values) if values else None
 
 
 def _read(path: Path) -> bytes:
@@ -150,6 +179,8 @@ def _check_shapes(config: ModelConfig, tensors: Tensors) -> None:
     """Raise ValueError unless the tensors are exactly those of the configuration's network."""
     wanted = tensor_shapes(config)
     found = {name: array.shape for name, array in tensors.items()}
+    if "none.weight" in found:
+        wanted |= {"none.weight": (1, config.n_filters), "none.bias": (1,)}
     if found != wanted or any(a.dtype != np.float32 for a in tensors.values()):
         raise ValueError("the tensors are not those of the configuration")
     if not all(np.isfinite(array).all() for array in tensors.values()):

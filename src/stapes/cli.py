@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,13 +14,39 @@ from typer.exceptions import TyperException
 
 from stapes import __version__
 from stapes.errors import StapesError, UsageError
-from stapes.files import remove_orphans, replacing, write_json
+from stapes.files import write_json
+from stapes.options import (
+    Batch,
+    Data,
+    Device,
+    Epochs,
+    Foreign,
+    Json,
+    Labels,
+    LeakChoice,
+    ModelName,
+    Overwrite,
+    Patience,
+    Preset,
+    Rate,
+    Resume,
+    Run,
+    Threads,
+    check_json,
+    check_out,
+    given,
+    hop_of,
+)
 from stapes.terminal import (
+    finish,
     print_metrics,
     print_predictions,
     print_protocols,
     progress_bar,
     say,
+    tell_run,
+    tell_skipped,
+    write_lines,
 )
 
 if TYPE_CHECKING:
@@ -28,9 +54,6 @@ if TYPE_CHECKING:
 
 STDOUT = 1
 """File descriptor of the standard output."""
-
-SKIPPED = 3
-"""Exit code of a command that is done but had to leave some inputs out."""
 
 EXTRA_OF = {
     "jinja2": "train",
@@ -47,21 +70,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-Data = Annotated[
-    Path, typer.Argument(metavar="DATA", help="Folder of class folders, or CSV with labels.")
-]
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Model file, run folder or name.")]
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write results here.")]
-Preset = Annotated[str, typer.Option(help="Name of the network.")]
-Epochs = Annotated[int | None, typer.Option(help="Epochs of 100 steps each.")]
-Batch = Annotated[int | None, typer.Option("--batch-size", help="Segments a step.")]
-Rate = Annotated[float | None, typer.Option("--learning-rate", help="Peak learning rate.")]
-Patience = Annotated[int | None, typer.Option(help="Epochs to wait for a better one; 0: all.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda.")]
-Threads = Annotated[int | None, typer.Option(help="Processor threads.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in OUT ended.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -83,6 +91,9 @@ def train(
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     preset: Preset = "classic",
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    labels: Labels = None,
+    leaks: LeakChoice = "refuse",
+    foreign: Foreign = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     epochs: Epochs = None,
@@ -93,31 +104,39 @@ def train(
     threads: Threads = None,
 ) -> None:
     """Train a classifier and measure it on sources held out."""
-    from stapes import experiment
+    from stapes.holdout import train as run
 
-    settings = _given(epochs, batch_size, learning_rate, patience, device) | {"seed": seed}
+    settings = given(epochs, batch_size, learning_rate, patience, device) | {"seed": seed}
     _set_threads(threads)
     with progress_bar() as progress:
-        metrics = experiment.train(
+        metrics = run(
             data,
             out=out,
             preset=preset,
             resume=resume,
             overwrite=overwrite,
             progress=progress,
+            labels=labels,
+            leaks=leaks,
+            foreign=tuple(foreign or ()),
             **settings,
         )
     print_metrics(metrics, title="Held-out sources")
-    say(f"model and report: {out / 'model.safetensors'}, {out / 'report.html'}")
-    _finish(metrics)
+    tell_run(out)
+    finish(metrics)
 
 
 @app.command()
 def crossval(
     data: Data,
+    out: Run = None,
     preset: Preset = "classic",
     seeds: Annotated[int, typer.Option(help="Trainings of each fold.")] = 3,
     json_path: Json = None,
+    labels: Labels = None,
+    leaks: LeakChoice = "refuse",
+    foreign: Foreign = None,
+    overwrite: Overwrite = False,
     epochs: Epochs = None,
     batch_size: Batch = None,
     learning_rate: Rate = None,
@@ -125,32 +144,97 @@ def crossval(
     device: Device = None,
     threads: Threads = None,
 ) -> None:
-    """Cross-validate with grouped folds: no source is ever on both sides."""
-    from stapes import experiment
+    """Cross-validate with grouped folds, beside baselines and a split by file."""
+    from stapes.crossvalidation import crossval as run
 
-    _check_json(json_path, data)
-    settings = _given(epochs, batch_size, learning_rate, patience, device)
+    check_json(json_path, data)
+    settings = given(epochs, batch_size, learning_rate, patience, device)
     _set_threads(threads)
     with progress_bar() as progress:
-        metrics = experiment.crossval(
-            data, preset=preset, seeds=seeds, progress=progress, **settings
+        metrics = run(
+            data,
+            out=out,
+            preset=preset,
+            seeds=seeds,
+            overwrite=overwrite,
+            progress=progress,
+            labels=labels,
+            leaks=leaks,
+            foreign=tuple(foreign or ()),
+            **settings,
         )
     _save(metrics, json_path)
     print_metrics(metrics, title=f"{len(metrics['folds'])} folds, {seeds} seeds")
-    _finish(metrics)
+    tell_run(out)
+    finish(metrics)
 
 
 @app.command()
-def evaluate(model: ModelName, data: Data, json_path: Json = None) -> None:
-    """Measure a model on labelled recordings."""
-    from stapes import experiment
+def evaluate(
+    model: ModelName,
+    data: Data,
+    out: Run = None,
+    against: Annotated[str | None, typer.Option(help="Another model to compare with.")] = None,
+    json_path: Json = None,
+    leaks: LeakChoice = "refuse",
+    foreign: Foreign = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Measure a model on labelled recordings that it was not made from."""
+    from stapes.assessment import evaluate as run
 
-    _check_json(json_path, data)
+    check_json(json_path, data)
     with progress_bar() as progress:
-        metrics = experiment.evaluate(model, data, progress=progress)
+        metrics = run(
+            model,
+            data,
+            out=out,
+            against=against,
+            overwrite=overwrite,
+            progress=progress,
+            leaks=leaks,
+            foreign=tuple(foreign or ()),
+        )
     _save(metrics, json_path)
     print_metrics(metrics, title=str(data))
-    _finish(metrics)
+    tell_run(out)
+    finish(metrics)
+
+
+@app.command()
+def audit(
+    data: Data,
+    json_path: Json = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Table of labels and sources to write.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find recordings that are copies of one another, overlap, or are damaged."""
+    from stapes.auditing import audit as run
+    from stapes.auditing import write_sources
+    from stapes.terminal import print_audit
+
+    check_json(json_path, data)
+    if out is not None:
+        check_out(out, read=[], overwrite=overwrite)
+    with progress_bar() as progress:
+        results = run(data, progress=progress)
+    _save(results, json_path)
+    if out is not None:
+        write_sources(out, results)
+    print_audit(results)
+    finish(results)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+) -> None:
+    """Write the report of a run folder anew."""
+    from stapes.reporting import report as write
+
+    say(f"wrote {write(run)}")
 
 
 @app.command()
@@ -163,12 +247,12 @@ def reproduce(
     """Run the notebook's protocol beside an honest one and state the gap."""
     from stapes.notebook import reproduce as run
 
-    _check_json(json_path, data)
+    check_json(json_path, data)
     with progress_bar() as progress:
         results = run(data, seeds=seeds, epochs=epochs, progress=progress)
     _save(results, json_path)
     print_protocols(results)
-    _finish(results)
+    finish(results)
 
 
 @app.command()
@@ -194,11 +278,11 @@ def predict(
 
     classifier = load(model)
     if out is not None:
-        _check_out(out, read=paths, overwrite=overwrite)
+        check_out(out, read=paths, overwrite=overwrite)
     skipped: list[Skip] = []
 
     def answers(report: Callable[[int, int], None]) -> "Iterator[Prediction]":
-        for item in run(classifier, paths, hop=_hop(hop), vote=vote, progress=report):
+        for item in run(classifier, paths, hop=hop_of(hop), vote=vote, progress=report):
             if isinstance(item, Skip):
                 skipped.append(item)
             else:
@@ -207,8 +291,8 @@ def predict(
     with progress_bar() as progress:
         found = answers(lambda done, total: progress("predicting", done, total, ""))
         lines = WRITERS[output_format](found, classifier.classes, segments=segments)
-        _write(lines, out)
-    _tell_skipped([(skip.name, skip.reason) for skip in skipped])
+        write_lines(lines, out)
+    tell_skipped([(skip.name, skip.reason) for skip in skipped])
 
 
 @app.command()
@@ -243,7 +327,7 @@ def demo(
     print_predictions(results["predictions"])
     for name, path in results["pages"].items():
         say(f"{name}: {path}")
-    _finish(results["metrics"])
+    finish(results["metrics"])
 
 
 @app.command()
@@ -306,17 +390,6 @@ def _fail(message: str, code: int = StapesError.exit_code) -> int:
     return code
 
 
-def _given(
-    epochs: int | None,
-    batch_size: int | None,
-    learning_rate: float | None,
-    patience: int | None,
-    device: str | None,
-) -> dict[str, Any]:
-    """The training settings that the user gave; the others keep their defaults."""
-    return {name: value for name, value in locals().items() if value is not None}
-
-
 def _set_threads(threads: int | None) -> None:
     from stapes.training import set_threads
 
@@ -324,63 +397,6 @@ def _set_threads(threads: int | None) -> None:
         set_threads(threads)
 
 
-def _hop(hop: str | None) -> Any:
-    if hop is None or hop == "dense":
-        return hop
-    try:
-        return float(hop)
-    except ValueError:
-        raise UsageError(f"--hop is {hop!r}: give seconds, such as 0.5, or 'dense'") from None
-
-
-def _check_json(path: Path | None, data: Path) -> None:
-    """A result that cannot be written should be told before the work, not after."""
-    if path is not None:
-        _check_out(path, read=[data], overwrite=True)
-
-
-def _check_out(path: Path, *, read: Sequence[Path], overwrite: bool) -> None:
-    """Raise unless a file can be written without harm to what is read or already there."""
-    from stapes.runs import refuse_inside
-
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: give the name of a file")
-    for data in read:
-        refuse_inside(path, data)
-    if path.exists() and not (overwrite and path.is_file()):
-        fix = "give another name or --overwrite" if path.is_file() else "give the name of a file"
-        raise UsageError(f"{path} exists: {fix}")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise StapesError(f"{path}: its folder is missing or cannot be written; choose another")
-    remove_orphans(path.absolute().parent)
-
-
-def _write(lines: Iterable[str], out: Path | None) -> None:
-    """Print lines as they come, or put them into a file that appears when it is whole."""
-    if out is None:
-        for line in lines:
-            sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape"))
-            sys.stdout.flush()
-        return
-    with replacing(out) as file:
-        for line in lines:
-            file.write(line.encode("utf-8", "surrogateescape"))
-
-
 def _save(metrics: dict[str, Any], path: Path | None) -> None:
     if path is not None:
         write_json(path, metrics)
-
-
-def _finish(metrics: dict[str, Any]) -> None:
-    """Tell what was left out, and end with the exit code that says so."""
-    for warning in metrics.get("warnings", []):
-        say(f"warning: {warning}")
-    _tell_skipped([(skip["name"], skip["reason"]) for skip in metrics.get("skipped", [])])
-
-
-def _tell_skipped(skipped: list[tuple[str, str]]) -> None:
-    for name, reason in skipped:
-        say(f"skipped {name}: {reason}")
-    if skipped:
-        raise typer.Exit(SKIPPED)

@@ -32,6 +32,14 @@ class Clip:
     start_seconds: float = 0.0
     end_seconds: float | None = None
 
+    @property
+    def title(self) -> str:
+        """What people read: the name, with the times of an event inside a longer recording."""
+        if self.start_seconds == 0 and self.end_seconds is None:
+            return self.name
+        end = "the end" if self.end_seconds is None else f"{self.end_seconds:g} s"
+        return f"{self.name} ({self.start_seconds:g} s to {end})"
+
 
 @dataclass(frozen=True, slots=True)
 class Skip:

@@ -30,6 +30,19 @@ def waveform_key(waveform: NDArray[np.float32]) -> bytes | None:
     return hashlib.blake2b(np.ascontiguousarray(waveform).tobytes(), digest_size=16).digest()
 
 
+MARK_LENGTH = 8
+"""Characters of :func:`mark`."""
+
+
+def mark(waveform: NDArray[np.float32]) -> str:
+    """Eight hexadecimal digits by which a model knows a recording it learnt from.
+
+    Among 1,000 recordings one is taken for another of 10,000 by chance once in 430 times.
+    """
+    key = waveform_key(waveform)
+    return key.hex()[:MARK_LENGTH] if key is not None else ""
+
+
 def join(sources: Sequence[str], groups: Sequence[Sequence[int]]) -> list[str]:
     """Give all sources that a group touches one name: the first in sorted order.
 

@@ -60,8 +60,13 @@ class DecodedDataset:
     def only(self, indices: Sequence[int]) -> "DecodedDataset":
         """The same data set with only some of the clips."""
         clips, waveforms = self.pick(indices)
-        flags = tuple(self.flags[i] for i in indices)
-        return replace(self, clips=tuple(clips), waveforms=waveforms, flags=flags)
+        return replace(
+            self,
+            clips=tuple(clips),
+            waveforms=waveforms,
+            flags=tuple(self.flags[i] for i in indices),
+            file_sample_rates=tuple(self.file_sample_rates[i] for i in indices),
+        )
 
 
 def load_dataset(data: str | Path) -> Dataset:
@@ -85,7 +90,15 @@ def load_dataset(data: str | Path) -> Dataset:
     Raises:
         DataError: nothing to read, or labels that contradict the files or each other.
     """
-    dataset = list_clips(data)
+    return join_copies(list_clips(data))
+
+
+def join_copies(dataset: Dataset) -> Dataset:
+    """Put files that are copies of one another into one source, with a warning.
+
+    Raises:
+        DataError: copies with different labels.
+    """
     clips, warnings = _join_copies(dataset.clips, _file_keys(dataset.clips))
     return replace(dataset, clips=clips, warnings=dataset.warnings + warnings)
 

@@ -6,8 +6,9 @@ from typing import Any
 from stapes.archive import predict
 from stapes.clips import Skip
 from stapes.dataset import load_dataset
-from stapes.experiment import Progress, silent, train
 from stapes.explanation import explain
+from stapes.holdout import train
+from stapes.progress import Progress, silent
 from stapes.synthesis import write_demo
 
 N_SHOWN = 6

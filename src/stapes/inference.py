@@ -1,7 +1,7 @@
 """Recording -> segment probabilities -> vote -> prediction. Needs no deep-learning framework."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,10 +11,12 @@ import soxr
 from numpy.typing import NDArray
 
 from stapes import audio, checkpoint
+from stapes.calibration import scale
 from stapes.checkpoint import Model
 from stapes.config import ModelConfig
 from stapes.engine import FoldedNetwork, probabilities
 from stapes.errors import ModelFileError, UsageError
+from stapes.profile import Profiler, shifts
 from stapes.segments import Waveform, cut, pad, passes_gate, peaks, segment_starts
 
 Vote = Literal["mean", "majority"]
@@ -29,6 +31,9 @@ BLOCK_SECONDS = 10.0
 SEGMENTS_AT_ONCE = 64
 """Segments cut out at a time: bounds the memory however short the hop, not the result."""
 
+Findings = tuple[tuple[str, ...], tuple[str, ...]]
+"""Short words for what is unusual about a recording, and sentences that explain them."""
+
 SHIPPED = Path(__file__).parent / "models"
 
 
@@ -39,12 +44,14 @@ class SegmentOutputs:
     Attributes:
         starts: first sample of each [N].
         logits: [N, n_outputs].
+        none: logits of "none of the classes" [N], minus infinity where the network has none.
         peaks: highest magnitude of each [N].
         n_samples: length of the recording.
     """
 
     starts: NDArray[np.int64]
     logits: NDArray[np.float32]
+    none: NDArray[np.float32]
     peaks: NDArray[np.float32]
     n_samples: int
 
@@ -69,6 +76,17 @@ class SegmentOutputs:
         votes /= votes.sum()
         return votes
 
+    def scores(self, *, gate: float) -> NDArray[np.float32]:
+        """By how much the recording is of each class and not of none: [n_classes].
+
+        The mean over the segments that pass the gate, like the vote, but of shares that "none of
+        the classes" takes its part of.
+        """
+        heard = passes_gate(self.peaks, gate=gate)
+        shares = probabilities(self.logits[heard], self.none[heard])
+        mean: NDArray[np.float32] = shares.mean(axis=0)
+        return mean
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -79,8 +97,9 @@ class Prediction:
         label: the most probable class.
         probability: of that class.
         probabilities: of every class.
+        accepted: False if it is likely none of the classes, whatever its label.
         duration_seconds: of the audio that was there.
-        flags: short words for what is unusual ("damaged", "short", ...).
+        flags: short words for what is unusual ("damaged", "short", "none-of-these", ...).
         notes: a sentence for each.
         start_seconds: of each segment [N].
         segment_probabilities: [N, n_classes], classes in the order of ``probabilities``.
@@ -90,6 +109,7 @@ class Prediction:
     label: str
     probability: float
     probabilities: dict[str, float]
+    accepted: bool
     duration_seconds: float
     flags: tuple[str, ...]
     notes: tuple[str, ...]
@@ -98,7 +118,7 @@ class Prediction:
 
     def as_dict(self, *, segments: bool = False) -> dict[str, Any]:
         """Plain values, ready for JSON; with ``segments`` also the timeline."""
-        names = ("path", "label", "probability", "probabilities", "duration_seconds")
+        names = ("path", "label", "probability", "probabilities", "accepted", "duration_seconds")
         values = {name: getattr(self, name) for name in names} | {"flags": list(self.flags)}
         if segments:
             values["segments"] = [
@@ -124,7 +144,7 @@ def segment_outputs(
     length = network.config.segment_length
     if not 1 <= hop_length <= length:
         raise ValueError(f"hop_length is {hop_length}: it must be from 1 to {length} samples")
-    starts, logits, highest = [], [], []
+    starts, logits, none, highest = [], [], [], []
     rest, offset, n_samples = np.zeros(0, np.float32), 0, 0
 
     def run(waveform: Waveform) -> int:
@@ -133,7 +153,9 @@ def segment_outputs(
             some = found[first : first + SEGMENTS_AT_ONCE]
             segments = cut(waveform, some, segment_length=length)
             starts.append(some + offset)
-            logits.append(network.logits(network.prepare(segments)))
+            classes, nothing = network.logits_and_none(network.prepare(segments))
+            logits.append(classes)
+            none.append(nothing)
             highest.append(peaks(segments))
         return int(found[-1]) + hop_length
 
@@ -146,7 +168,11 @@ def segment_outputs(
     if not starts:
         run(pad(rest, segment_length=length))
     return SegmentOutputs(
-        np.concatenate(starts), np.concatenate(logits), np.concatenate(highest), n_samples
+        np.concatenate(starts),
+        np.concatenate(logits),
+        np.concatenate(none),
+        np.concatenate(highest),
+        n_samples,
     )
 
 
@@ -221,13 +247,33 @@ class Classifier:
         if isinstance(source, np.ndarray):
             waveform = self._resampled(source, sample_rate)
             outputs = segment_outputs(self.network, [waveform], hop_length=hop_length)
-            return self._answer("", outputs, flags=(), notes=(), vote=vote)
+            outputs, found = self._listen([waveform], hop_length=hop_length)
+            return self._answer("", outputs, found, vote=vote)
         with audio.open_stream(
             source, sample_rate=self.config.sample_rate, block_seconds=BLOCK_SECONDS
         ) as stream:
-            outputs = segment_outputs(self.network, stream, hop_length=hop_length)
+            outputs, found = self._listen(stream, hop_length=hop_length)
         path = "" if isinstance(source, bytes) else str(source)
-        return self._answer(path, outputs, flags=stream.flags, notes=stream.notes, vote=vote)
+        flags, notes = (*stream.flags, *found[0]), (*stream.notes, *found[1])
+        return self._answer(path, outputs, (flags, notes), vote=vote)
+
+    def _listen(
+        self, blocks: Iterable[Waveform], *, hop_length: int
+    ) -> tuple[SegmentOutputs, Findings]:
+        """What the network says, and in which ways the recording is unlike those it learnt from."""
+        known = self.model.profile
+        if known is None:
+            return segment_outputs(self.network, blocks, hop_length=hop_length), ((), ())
+        profiler = Profiler(self.config.sample_rate)
+
+        def followed() -> Iterator[Waveform]:
+            for block in blocks:
+                profiler.add(block)
+                yield block
+
+        outputs = segment_outputs(self.network, followed(), hop_length=hop_length)
+        found = shifts(known, profiler.result())
+        return outputs, (tuple(flag for flag, _ in found), tuple(note for _, note in found))
 
     def _resampled(self, waveform: Waveform, sample_rate: int | None) -> Waveform:
         if waveform.ndim != 1 or not len(waveform) or waveform.dtype.kind not in "fiu":
@@ -243,30 +289,35 @@ class Classifier:
         return resampled
 
     def _answer(
-        self,
-        path: str,
-        outputs: SegmentOutputs,
-        *,
-        flags: tuple[str, ...],
-        notes: tuple[str, ...],
-        vote: Vote,
+        self, path: str, outputs: SegmentOutputs, found: Findings, *, vote: Vote
     ) -> Prediction:
-        config = self.config
+        config, calibration = self.config, self.model.calibration
+        flags, notes = found
         shares = outputs.vote(vote, gate=config.gate)
         winner = int(shares.argmax())
+        if vote == "mean":
+            shares = scale(shares[None], calibration.clip_temperature)[0]
         if outputs.n_samples < config.segment_length:
             flags = (*flags, "short")
             notes = (*notes, f"shorter than a segment of {config.segment_seconds:g} s; padded")
+        label, score = config.classes[winner], float(outputs.scores(gate=config.gate)[winner])
+        accepted = score >= self.model.acceptance.thresholds.get(label, 0.0)
+        if not accepted:
+            flags = (*flags, "none-of-these")
+            notes = (*notes, f"likely none of {', '.join(config.classes)}")
         return Prediction(
             path=path,
-            label=config.classes[winner],
+            label=label,
             probability=float(shares[winner]),
             probabilities=dict(zip(config.classes, shares.tolist(), strict=True)),
+            accepted=accepted,
             duration_seconds=outputs.n_samples / config.sample_rate,
             flags=flags,
             notes=notes,
             start_seconds=outputs.starts / config.sample_rate,
-            segment_probabilities=probabilities(outputs.logits),
+            segment_probabilities=scale(
+                probabilities(outputs.logits), calibration.segment_temperature
+            ),
         )
 
 

@@ -1,8 +1,8 @@
 """What a network says of labelled clips it was not trained on, and how good that is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,15 @@ from stapes.segments import Waveform, passes_gate
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a network said of clips it was not trained on.
+    """What networks said of clips they were not trained on.
+
+    A clip that networks of several seeds judged occurs once for each.
 
     Attributes:
-        config: its numbers and classes.
+        config: the networks' numbers and classes.
         clips: the clips [N].
-        targets: their class indices [N].
-        outputs: what it said of the segments of each [N].
+        targets: their class indices [N]; -1 for what is none of the classes.
+        outputs: what was said of the segments of each [N].
     """
 
     config: ModelConfig
@@ -31,15 +33,51 @@ class Measured:
     targets: NDArray[np.int64]
     outputs: tuple[SegmentOutputs, ...]
 
+    @classmethod
+    def join(cls, measured: "Sequence[Measured]") -> Self:
+        """All clips of several measurements of the same classes, one after the other."""
+        return cls(
+            measured[0].config,
+            tuple(clip for m in measured for clip in m.clips),
+            np.concatenate([m.targets for m in measured]),
+            tuple(output for m in measured for output in m.outputs),
+        )
+
+    def pick(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Self:
+        """Some of the clips, by a mask [N] or by their rows."""
+        chosen = np.arange(len(self.clips))[rows].tolist()
+        return replace(
+            self,
+            clips=tuple(self.clips[i] for i in chosen),
+            targets=self.targets[chosen],
+            outputs=tuple(self.outputs[i] for i in chosen),
+        )
+
+    @property
+    def known(self) -> Self:
+        """The clips that are of one of the classes."""
+        return self.pick(self.targets >= 0)
+
+    @property
+    def foreign(self) -> Self:
+        """The clips that are none of the classes."""
+        return self.pick(self.targets < 0)
+
+    @property
+    def sources(self) -> list[str]:
+        """The source of each clip [N]."""
+        return [clip.source for clip in self.clips]
+
     def clip_probabilities(self, vote: Vote = "mean") -> NDArray[np.float32]:
         """The vote of every clip: [N, n_classes]."""
-        return np.stack([output.vote(vote, gate=self.config.gate) for output in self.outputs])
+        votes = [output.vote(vote, gate=self.config.gate) for output in self.outputs]
+        return np.array(votes, np.float32).reshape(len(votes), len(self.config.classes))
 
     def segment_probabilities(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Targets [M] and probabilities [M, n_classes] of all segments that pass the gate."""
+        """Clips [M] and probabilities [M, n_classes] of all segments that pass the gate."""
         kept = [passes_gate(o.peaks, gate=self.config.gate) for o in self.outputs]
         logits = np.concatenate([o.logits[k] for o, k in zip(self.outputs, kept, strict=True)])
-        return np.repeat(self.targets, [k.sum() for k in kept]), probabilities(logits)
+        return np.repeat(np.arange(len(kept)), [k.sum() for k in kept]), probabilities(logits)
 
 
 def measure(
@@ -52,37 +90,43 @@ def measure(
     return Measured(config, tuple(clips), targets_of(clips, config.classes), outputs)
 
 
-def summarise(measured: Sequence[Measured], *, n_repeats: int = 1) -> dict[str, Any]:
-    """Metrics of clips and segments over one or more measurements of the same classes.
+def summarise(measured: Measured, *, n_repeats: int = 1) -> dict[str, Any]:
+    """How good clips and segments are, with intervals over sources.
 
     Args:
-        measured: in all, every clip must occur ``n_repeats`` times (once a seed).
+        measured: every clip must occur ``n_repeats`` times (once a seed).
         n_repeats: the counts ``n`` are of distinct clips and segments; confusion counts all.
     """
-    classes = measured[0].config.classes
-    targets = np.concatenate([m.targets for m in measured])
-    shares = np.concatenate([m.clip_probabilities() for m in measured])
-    majority = np.concatenate([m.clip_probabilities("majority") for m in measured])
-    parts = [m.segment_probabilities() for m in measured]
-    clips = evaluation.summarise(targets, shares, classes)
-    right = shares.argmax(axis=1) == targets
-    sources = [clip.source for m in measured for clip in m.clips]
-    clips["interval"] = list(evaluation.interval(right, sources))
-    clips["majority_accuracy"] = evaluation.accuracy(targets, majority.argmax(axis=1))
-    segments = evaluation.summarise(
-        np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), classes
-    )
+    classes, targets, sources = measured.config.classes, measured.targets, measured.sources
+    majority = measured.clip_probabilities("majority").argmax(axis=1)
+    clips = _part(targets, measured.clip_probabilities(), sources, classes)
+    clips["majority_accuracy"] = evaluation.accuracy(targets, majority)
+    clips["n_sources"] = len(set(sources))
+    owners, shares = measured.segment_probabilities()
+    segments = _part(targets[owners], shares, [sources[i] for i in owners], classes)
     clips["n"] //= n_repeats
     segments["n"] //= n_repeats
     return {
-        "parameters": measured[0].config.n_parameters,
+        "parameters": measured.config.n_parameters,
         "classes": list(classes),
         "segments": segments,
         "clips": clips,
     }
 
 
+def _part(
+    targets: NDArray[np.int64],
+    shares: NDArray[np.float32],
+    sources: Sequence[str],
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """Metrics of clips or of segments, with the interval of the accuracy."""
+    right = shares.argmax(axis=1) == targets
+    interval = list(evaluation.interval(right, sources))
+    return evaluation.summarise(targets, shares, classes) | {"interval": interval}
+
+
 def targets_of(clips: Sequence[Clip], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Class index of every clip: [N]."""
+    """Class index of every clip, -1 for a label that is none of the classes: [N]."""
     index = {name: i for i, name in enumerate(classes)}
-    return np.array([index[clip.label] for clip in clips])
+    return np.array([index.get(clip.label, -1) for clip in clips], dtype=np.int64)

@@ -18,17 +18,10 @@ from stapes.config import ModelConfig, TrainingConfig, as_dict
 from stapes.dataset import DecodedDataset
 from stapes.engine import FoldedNetwork
 from stapes.errors import UsageError
-from stapes.experiment import (
-    TEST_SHARE,
-    Progress,
-    class_names,
-    learn,
-    left_out,
-    read,
-    silent,
-    step_reporter,
-)
+from stapes.experiment import class_names, learn, left_out, read, step_reporter
+from stapes.holdout import TEST_SHARE
 from stapes.measurement import Measured, measure, summarise
+from stapes.progress import Progress, silent
 from stapes.segments import SILENCE_RMS, Waveform
 from stapes.splits import split
 
@@ -67,7 +60,7 @@ def reproduce(
     started = time.monotonic()
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}: give at least 1")
-    decoded = read(data, progress)
+    decoded, _ = read(data, progress)
     rows: dict[str, list[Measured]] = {name: [] for name in ROWS}
     by_file = _sources_forgotten(decoded)
     for seed in range(seeds):
@@ -79,7 +72,7 @@ def reproduce(
         leaking = _ours(by_file, settings, progress, told=f"ours, split by file, {told}")
         rows["split_by_file"].append(leaking)
         rows["honest"].append(_ours(decoded, settings, progress, told=f"ours, by source, {told}"))
-    results: dict[str, Any] = {name: summarise(row) for name, row in rows.items()}
+    results: dict[str, Any] = {name: summarise(Measured.join(row)) for name, row in rows.items()}
     results["published"] = PUBLISHED
     for name, row in {"gap": "notebook", "leak": "split_by_file"}.items():
         results[name] = {

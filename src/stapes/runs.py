@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +16,18 @@ STATE_FILE = "state.safetensors"
 METRICS_FILE = "metrics.json"
 HISTORY_FILE = "history.jsonl"
 REPORT_FILE = "report.html"
+DOUBTS_FILE = "suspicious.csv"
+LABELS_FOLDER = "labels"
 LOCK_FILE = ".lock"
 
-FILES = (STATE_FILE, METRICS_FILE, HISTORY_FILE, REPORT_FILE, checkpoint.MODEL_FILE)
+FILES = (
+    *(STATE_FILE, METRICS_FILE, HISTORY_FILE, REPORT_FILE, checkpoint.MODEL_FILE),
+    *(DOUBTS_FILE, LABELS_FOLDER),
+)
 
 
 @contextmanager
-def run_folder(out: str | Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
+def run_folder(out: str | Path, *, resume: bool = False, overwrite: bool = False) -> Iterator[Path]:
     """A folder for one run, locked against a second run as long as the block lasts.
 
     Args:
@@ -46,8 +52,15 @@ def run_folder(out: str | Path, *, resume: bool, overwrite: bool) -> Iterator[Pa
             )
         if overwrite:
             for name in present:
-                (folder / name).unlink()
+                _remove(folder / name)
         yield folder
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def refuse_inside(out: str | Path, data: str | Path) -> None:

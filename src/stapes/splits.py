@@ -89,20 +89,25 @@ def _split_error(counts: Counts, held: NDArray[np.bool_], *, share: float) -> fl
     return math.inf if one_sided else float(np.abs(part - share).max())
 
 
-def folds(clips: Sequence[Clip], *, n_folds: int = 5, seed: int) -> list[tuple[Indices, Indices]]:
+def folds(
+    clips: Sequence[Clip], *, n_folds: int = 5, seed: int, allow_leaks: bool = False
+) -> list[tuple[Indices, Indices]]:
     """Cross-validation folds: those the data gives, else grouped and stratified ones.
 
     Args:
         clips: the clips; if any has a fold, all must.
         n_folds: number of folds where the data gives none, at least 2.
         seed: for the folds made here; without effect where the data gives them.
+        allow_leaks: whether to learn from clips whose source is in the fold to be judged, where
+            the data gives folds that divide it.
 
     Returns:
-        For each fold the ascending indices of the other clips and of its own.
+        For each fold the ascending indices of the other clips and of its own. Every clip is in
+        one fold; what shares a source with a fold is not among the others, unless allowed.
 
     Raises:
         UsageError: fewer than 2 folds.
-        DataError: some clips without a fold, a source in two folds, or a class that is
+        DataError: some clips without a fold, or a class that is
             missing from the clips left to train on.
     """
     given = [clip.fold for clip in clips]
@@ -112,16 +117,58 @@ def folds(clips: Sequence[Clip], *, n_folds: int = 5, seed: int) -> list[tuple[I
         else _make_folds(clips, n_folds=n_folds, seed=seed)
     )
     pairs = [_partition(clips, [f == fold for f in fold_of]) for fold in sorted(set(fold_of))]
-    _check_classes_left(clips, pairs)
+    if not allow_leaks:
+        pairs = [_purge(clips, *pair) for pair in pairs]
+    if len(pairs) < 2:
+        raise DataError("all clips are in one fold: give at least two, or remove the column fold")
+    for pair in pairs:
+        _check_classes_left(clips, *pair)
     return pairs
 
 
-def given_split(clips: Sequence[Clip]) -> tuple[Indices, Indices] | None:
-    """The train and test part that the data itself gives; None if any clip has none."""
+def given_split(
+    clips: Sequence[Clip], *, allow_leaks: bool = False
+) -> tuple[Indices, Indices] | None:
+    """The train and test part that the data itself gives; None if any clip has none.
+
+    What shares a source with the test part is in neither, unless ``allow_leaks``.
+    """
     parts = {clip.part for clip in clips}
     if parts != {"train", "test"}:
         return None
-    return _partition(clips, [clip.part == "test" for clip in clips])
+    pair = _partition(clips, [clip.part == "test" for clip in clips])
+    if not allow_leaks:
+        pair = _purge(clips, *pair)
+    _check_classes_left(clips, *pair)
+    return pair
+
+
+def check_undivided(clips: Sequence[Clip]) -> None:
+    """Raise DataError if the data's own split divides a source: it would measure memory."""
+    splits: dict[str, list[int | str | None]] = {
+        "fold": [clip.fold for clip in clips],
+        "part": [clip.part for clip in clips],
+    }
+    for what, parts in splits.items():
+        of_source: dict[str, dict[int | str, Clip]] = defaultdict(dict)
+        for clip, part in zip(clips, parts, strict=True):
+            if part is not None:
+                of_source[clip.source].setdefault(part, clip)
+        leaking = [found for found in of_source.values() if len(found) > 1]
+        if leaking:
+            (one, first), (other, second) = list(leaking[0].items())[:2]
+            raise DataError(
+                f"{len(leaking)} source(s) are on two sides of the data's own split: "
+                f"{printable(first.title)} ({what} {one}) and {printable(second.title)} "
+                f"({what} {other}) are the same recording; --leaks regroup splits anew, --leaks "
+                "allow keeps the split as it is"
+            )
+
+
+def _purge(clips: Sequence[Clip], rest: Indices, held: Indices) -> tuple[Indices, Indices]:
+    """Leave out of the rest what shares a source with what is held out."""
+    sources = {clips[i].source for i in held}
+    return [i for i in rest if clips[i].source not in sources], held
 
 
 def _given_folds(clips: Sequence[Clip]) -> list[int]:
@@ -130,16 +177,6 @@ def _given_folds(clips: Sequence[Clip]) -> list[int]:
         raise DataError(
             f"column fold is empty for {len(missing)} of {len(clips)} clips "
             f"({listing(missing)}): fill it for all, or remove it"
-        )
-    by_source = defaultdict(set)
-    for clip in clips:
-        by_source[clip.source].add(clip.fold)
-    leaking = sorted(source for source, found in by_source.items() if len(found) > 1)
-    if leaking:
-        where = sorted(fold for fold in by_source[leaking[0]] if fold is not None)
-        raise DataError(
-            f"{len(leaking)} sources are in two folds ({listing(leaking)}; the first in folds "
-            f"{where}): clips of one source must share a fold, or remove the column fold"
         )
     return [fold for clip in clips if (fold := clip.fold) is not None]
 
@@ -192,19 +229,15 @@ def _check_enough_sources(
         )
 
 
-def _check_classes_left(clips: Sequence[Clip], pairs: list[tuple[Indices, Indices]]) -> None:
-    classes = {clip.label for clip in clips}
-    if len(classes) < 2 or len(pairs) < 2:
+def _check_classes_left(clips: Sequence[Clip], rest: Indices, held: Indices) -> None:
+    """Raise DataError unless every class is left to learn from."""
+    missing = sorted({clip.label for clip in clips} - {clips[i].label for i in rest})
+    if missing:
         raise DataError(
-            f"the data hold {len(classes)} class(es) in {len(pairs)} fold(s): give at least two"
+            f"nothing of class {printable(missing[0])} is left to learn from beside "
+            f"{printable(clips[held[0]].name)} and what is held out with it: spread the class over "
+            "more folds and sources"
         )
-    for rest, held in pairs:
-        missing = sorted(classes - {clips[i].label for i in rest})
-        if missing:
-            raise DataError(
-                f"all clips of class {printable(missing[0])} are in the fold of "
-                f"{printable(clips[held[0]].name)}: spread them over at least two folds"
-            )
 
 
 def _partition(clips: Sequence[Clip], held: Sequence[bool]) -> tuple[Indices, Indices]:

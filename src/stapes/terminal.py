@@ -6,14 +6,25 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from stapes.clips import printable
+from stapes.files import replacing
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from stapes.inference import Prediction
+
+SKIPPED = 3
+"""Exit code of a command that is done but had to leave some inputs out."""
+
+N_FINDINGS = 20
+"""Findings of an audit that are printed; all of them are in its JSON."""
 
 
 def say(line: str) -> None:
@@ -60,7 +71,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int, str], None]]:
 
 
 def print_metrics(metrics: Mapping[str, Any], *, title: str) -> None:
-    """The headline and the recall of every class, as a table on stdout."""
+    """The headline, what it is worth beside simpler methods, and the recall of every class."""
     from rich.table import Table
 
     clips, segments = metrics["clips"], metrics["segments"]
@@ -69,14 +80,57 @@ def print_metrics(metrics: Mapping[str, Any], *, title: str) -> None:
     rows = {"right": "accuracy", "balanced": "balanced_accuracy", "ROC area": "roc_area"}
     for name, key in rows.items():
         table.add_row(name, f"{clips[key]:.3f}", f"{segments[key]:.3f}")
-    low, high = clips["interval"]
-    table.add_row("95 % interval", f"{low:.3f} to {high:.3f}", "")
+    table.add_row("95 % interval", _interval(clips), _interval(segments))
     table.add_row("majority vote", f"{clips['majority_accuracy']:.3f}", "")
     for label, recall in clips["recall"].items():
         name = f"recall of {printable(label)}"
         table.add_row(name, f"{recall:.3f}", f"{segments['recall'][label]:.3f}")
     table.add_row("number", f"{clips['n']:,}", f"{segments['n']:,}")
+    table.add_section()
+    for row in metrics.get("baselines", []):
+        table.add_row(row["name"], f"{row['clips']['accuracy']:.3f}", "")
     _print(table)
+    for line in _verdict(metrics):
+        _print(line)
+
+
+def _interval(part: Mapping[str, Any]) -> str:
+    low, high = part["interval"]
+    return f"{low:.3f} to {high:.3f}"
+
+
+def _verdict(metrics: Mapping[str, Any]) -> Iterator["str | Text"]:
+    """What else must be known before the headline is believed, a line each."""
+    from rich.text import Text
+
+    if by_file := metrics.get("by_file"):
+        leaking, honest = by_file["clips"]["accuracy"], metrics["clips"]["accuracy"]
+        yield f"A split by file says {leaking:.3f} of clips, an honest one says {honest:.3f}."
+    for row in metrics.get("baselines", []):
+        if not row["difference"]["beaten"]:
+            line = f"It does not beat {row['name']}: {row['clips']['accuracy']:.3f} of clips."
+            yield Text(line, style="bold red" if "loudness" in row["name"] else "yellow")
+    if known := metrics.get("calibration"):
+        before, after = known["error_before"], known["error_after"]
+        yield f"Calibration error {after:.3f} ({before:.3f} before calibration)."
+    if against := metrics.get("against"):
+        low, high = against["difference"]["interval"]
+        yield (
+            f"Against {against['model']}: {against['difference']['accuracy']:+.3f} of clips"
+            f" ({low:+.3f} to {high:+.3f}, p = {against['difference']['p_value']:.3f})."
+        )
+
+
+def print_audit(results: Mapping[str, Any]) -> None:
+    """What an audit found, the first findings in words."""
+    n_files, n_sources = results["n_files"], results["n_sources"]
+    _print(f"{n_files:,} recordings from {n_sources:,} sources")
+    for kind, count in results["counts"].items():
+        _print(f"{count:>6,}  {kind}")
+    for finding in results["findings"][:N_FINDINGS]:
+        _print(printable(finding["words"]))
+    if (more := len(results["findings"]) - N_FINDINGS) > 0:
+        _print(f"and {more:,} more; --json FILE writes all of them")
 
 
 def print_protocols(results: Mapping[str, Any]) -> None:
@@ -104,11 +158,11 @@ def print_protocols(results: Mapping[str, Any]) -> None:
     _print(table)
 
 
-def _print(table: "Table") -> None:
-    """A table on stdout; square brackets and colons in names are only that."""
+def _print(what: "str | Table | Text") -> None:
+    """A line or a table on stdout; square brackets and colons in names are only that."""
     from rich.console import Console
 
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    Console(markup=False, emoji=False, highlight=False).print(what, soft_wrap=isinstance(what, str))
 
 
 def print_predictions(predictions: Iterable["Prediction"]) -> None:
@@ -172,3 +226,36 @@ def _row(cells: Sequence[str]) -> str:
 
 WRITERS = {"table": table_lines, "csv": csv_lines, "jsonl": jsonl_lines}
 """How answers are written, by the name of the format."""
+
+
+def write_lines(lines: Iterable[str], out: Path | None) -> None:
+    """Print lines as they come, or put them into a file that appears when it is whole."""
+    if out is None:
+        for line in lines:
+            sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape"))
+            sys.stdout.flush()
+        return
+    with replacing(out) as file:
+        for line in lines:
+            file.write(line.encode("utf-8", "surrogateescape"))
+
+
+def tell_run(out: Path | None) -> None:
+    """Where the report is, if one was asked for."""
+    if out is not None:
+        say(f"model and report are in {out}")
+
+
+def finish(metrics: dict[str, Any]) -> None:
+    """Tell what was left out, and end with the exit code that says so."""
+    for warning in metrics.get("warnings", []):
+        say(f"warning: {warning}")
+    tell_skipped([(skip["name"], skip["reason"]) for skip in metrics.get("skipped", [])])
+
+
+def tell_skipped(skipped: list[tuple[str, str]]) -> None:
+    """Name what was left out, and end with the exit code that says so."""
+    for name, reason in skipped:
+        say(f"skipped {name}: {reason}")
+    if skipped:
+        raise typer.Exit(SKIPPED)

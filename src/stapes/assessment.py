@@ -1,0 +1,116 @@
+"""A model measured on labelled recordings that it was not made from."""
+
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from stapes import account, evaluation, experiment, reporting, runs
+from stapes.clips import listing
+from stapes.copies import MARK_LENGTH, mark
+from stapes.dataset import DecodedDataset
+from stapes.errors import DataError
+from stapes.experiment import DataOptions, Leaks
+from stapes.inference import Classifier, load
+from stapes.measurement import Measured, measure
+from stapes.progress import Progress, silent
+
+
+def evaluate(
+    model: str | Path,
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    against: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+    **options: Any,
+) -> dict[str, Any]:
+    """Segments and clips of labelled recordings that a model gets right.
+
+    Args:
+        model: a model file, a run folder, or the name of a shipped model.
+        data: as for :func:`stapes.train`; its labels must be classes of the model.
+        out: a run folder for the numbers and the report; without it nothing is written.
+        against: another model of the same classes to compare with, clip by clip.
+        overwrite: replace an earlier run in ``out``.
+        progress: told how it goes.
+        **options: fields of :class:`stapes.experiment.DataOptions`.
+
+    Raises:
+        DataError: a label that the model does not know, or recordings that it was trained on.
+    """
+    started = time.monotonic()
+    classifier, chosen = load(model), DataOptions(**options)
+    other = None if against is None else load(against)
+    if other is not None and other.classes != classifier.classes:
+        raise DataError(
+            f"{against}: its classes are {', '.join(other.classes)}, those of {model}"
+            f" {', '.join(classifier.classes)}: compare models of the same classes"
+        )
+    if out is not None:
+        runs.refuse_inside(out, data)
+    place = nullcontext() if out is None else runs.run_folder(out, overwrite=overwrite)
+    with place as folder:
+        decoded, audit = experiment.read(data, progress, config=classifier.config, options=chosen)
+        _check_labels(decoded, classifier, data)
+        decoded = _without_heard(decoded, classifier, chosen.leaks)
+        measured = _measure(classifier, decoded)
+        foreign = _measure(classifier, experiment.read_foreign(chosen, progress))
+        metrics = account.assess(classifier.model, Measured.join([measured, foreign]))
+        if other is not None:
+            metrics["against"] = _compare(measured, _measure(other, decoded)) | {
+                "model": str(against)
+            }
+        metrics |= experiment.provenance("evaluate", decoded, data, started=started)
+        metrics |= {"audit": audit, "model": str(model)}
+        doubts = account.suspicions(measured.known, classifier.model.calibration)
+        metrics["suspicious"] = [suspicion.as_dict() for suspicion in doubts[0]]
+        if folder is not None:
+            reporting.write_run(folder, metrics, decoded, model=classifier.model, doubts=doubts)
+    return metrics
+
+
+def _check_labels(decoded: DecodedDataset, classifier: Classifier, data: str | Path) -> None:
+    unknown = sorted(set(experiment.class_names(decoded.clips)) - set(classifier.classes))
+    if unknown:
+        raise DataError(
+            f"{data}: label {unknown[0]!r} is not a class of the model"
+            f" ({', '.join(classifier.classes)}); rename the folder or the label"
+        )
+
+
+def _without_heard(decoded: DecodedDataset, classifier: Classifier, leaks: Leaks) -> DecodedDataset:
+    """The clips that the model did not learn from, or all of them if that is allowed.
+
+    Raises:
+        DataError: it learnt from some, and nobody said what to do.
+    """
+    marks = classifier.model.about.get("recordings", "")
+    heard = {marks[i : i + MARK_LENGTH] for i in range(0, len(marks), MARK_LENGTH)}
+    known = [mark(waveform) in heard for waveform in decoded.waveforms]
+    if not any(known):
+        return decoded
+    names = [clip.title for clip, is_known in zip(decoded.clips, known, strict=True) if is_known]
+    told = f"the model learnt from {len(names)} of the {len(known)} recordings ({listing(names)})"
+    if leaks == "allow":
+        return replace(decoded, warnings=(*decoded.warnings, f"{told}; results are too good"))
+    if leaks == "refuse" or all(known):
+        raise DataError(f"{told}: --leaks regroup leaves them out, --leaks allow keeps them")
+    left = decoded.only([i for i, is_known in enumerate(known) if not is_known])
+    return replace(left, warnings=(*decoded.warnings, f"{told}; these are left out"))
+
+
+def _measure(classifier: Classifier, decoded: DecodedDataset) -> Measured:
+    return measure(classifier.network, decoded.clips, decoded.waveforms)
+
+
+def _compare(ours: Measured, theirs: Measured) -> dict[str, Any]:
+    """By how much ours is better on the same clips, and how likely by chance."""
+    ours, theirs = ours.known, theirs.known
+    right, other = (m.clip_probabilities().argmax(axis=1) == m.targets for m in (ours, theirs))
+    return {
+        "clips": {"accuracy": float(other.mean())},
+        "difference": evaluation.compare(right, other, ours.sources),
+    }

@@ -1,0 +1,158 @@
+"""Grouped k-fold cross-validation: every clip is judged by networks that never heard its source."""
+
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stapes import account, experiment, reporting, runs
+from stapes.checkpoint import Model
+from stapes.config import ModelConfig, TrainingConfig, as_dict, preset_sizes
+from stapes.dataset import DecodedDataset
+from stapes.engine import FoldedNetwork
+from stapes.errors import UsageError
+from stapes.measurement import Measured, measure, summarise
+from stapes.progress import Progress, silent
+from stapes.splits import folds
+
+Pairs = Sequence[tuple[list[int], list[int]]]
+"""For each fold the clips to learn from and those to judge."""
+
+Answers = list[list[Measured]]
+"""What was said of the clips of each fold, by seed."""
+
+
+def crossval(
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    preset: str = "classic",
+    seeds: int = 3,
+    overwrite: bool = False,
+    progress: Progress = silent,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Cross-validate, beside baselines and beside what a split by file would have said.
+
+    The column ``fold`` decides if there is one, else five stratified folds made by seed 0.
+
+    Args:
+        data: as for :func:`stapes.train`.
+        out: a run folder for the numbers, the report, and a model trained on all clips that
+            is calibrated by the answers out of fold; without it nothing is written.
+        preset: name of the network.
+        seeds: trainings of each fold, with the seeds 0, 1, ...
+        overwrite: replace an earlier run in ``out``.
+        progress: told how it goes.
+        **settings: fields of :class:`stapes.experiment.DataOptions`, and of
+            :class:`stapes.config.TrainingConfig` except the seed.
+
+    Returns:
+        Metrics over all folds and seeds, and of each fold and each seed.
+    """
+    started = time.monotonic()
+    if seeds < 1:
+        raise UsageError(f"seeds is {seeds}: give at least 1")
+    (options, base), sizes = experiment.parse(settings), preset_sizes(preset)
+    if out is not None:
+        runs.refuse_inside(out, data)
+    place = nullcontext() if out is None else runs.run_folder(out, overwrite=overwrite)
+    with place as folder:
+        decoded, audit = experiment.read(data, progress, options=options)
+        config = ModelConfig(experiment.class_names(decoded.clips), **sizes)
+        trial = _Trial(decoded, experiment.read_foreign(options, progress), config, base, progress)
+        pairs = folds(decoded.clips, seed=0, allow_leaks=options.leaks == "allow")
+        measured, metrics, knowledge = _measure(trial, pairs, seeds)
+        metrics |= experiment.provenance("crossval", decoded, data, started=started)
+        metrics |= {"audit": audit, "preset": preset, "settings": as_dict(base)}
+        doubts = account.suspicions(measured.known, knowledge["calibration"])
+        metrics["suspicious"] = [suspicion.as_dict() for suspicion in doubts[0]]
+        if folder is not None:
+            model = _final_model(trial, preset, knowledge)
+            reporting.write_run(folder, metrics, decoded, model=model, doubts=doubts)
+    return metrics
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """Everything that the trainings of a cross-validation share."""
+
+    decoded: DecodedDataset
+    foreign: DecodedDataset
+    config: ModelConfig
+    settings: TrainingConfig
+    progress: Progress
+
+    def answers(self, pairs: Pairs, seeds: int, *, task: str) -> Answers:
+        """Train on each fold's other clips, with each seed, and ask about its own."""
+        return [
+            [self._answer(pairs, seed, k, seeds, task=task) for k in range(len(pairs))]
+            for seed in range(seeds)
+        ]
+
+    def _answer(self, pairs: Pairs, seed: int, k: int, seeds: int, *, task: str) -> Measured:
+        n_folds = len(pairs)
+        training, held = pairs[k]
+        state = experiment.learn(
+            self.decoded,
+            training,
+            config=self.config,
+            settings=replace(self.settings, seed=seed),
+            on_step=experiment.step_reporter(
+                self.progress,
+                task,
+                done=seed * n_folds + k,
+                of=seeds * n_folds,
+                note=f"fold {k + 1} of {n_folds}, seed {seed + 1} of {seeds}, ",
+            ),
+        )
+        network = FoldedNetwork.fold(self.config, state.best)
+        own = measure(network, *self.decoded.pick(held))
+        return Measured.join([own, measure(network, self.foreign.clips, self.foreign.waveforms)])
+
+
+def _measure(
+    trial: _Trial, pairs: Pairs, seeds: int
+) -> tuple[Measured, dict[str, Any], dict[str, Any]]:
+    """What was said of every clip, how good that is, and what a model may know of itself by it."""
+    decoded = trial.decoded
+    answers = trial.answers(pairs, seeds, task="cross-validating")
+    together = Measured.join([part for of_seed in answers for part in of_seed])
+    knowledge, metrics = account.conclude(together, together, n_repeats=seeds)
+    metrics |= account.beside_baselines(together, decoded, pairs)
+    by_fold = [Measured.join(parts).known for parts in zip(*answers, strict=True)]
+    by_seed = [Measured.join(parts).known for parts in answers]
+    metrics["folds"] = [
+        {"fold": k, **_headline(m, n_repeats=seeds)} for k, m in enumerate(by_fold, start=1)
+    ]
+    metrics["seeds"] = [{"seed": s, **_headline(m)} for s, m in enumerate(by_seed)]
+    alone = [replace(clip, source=clip.title, fold=None) for clip in decoded.clips]
+    if len({clip.source for clip in decoded.clips}) < len(alone):
+        found = trial.answers(folds(alone, seed=0), seeds, task="split by file, to compare")
+        joined = Measured.join([part for of_seed in found for part in of_seed])
+        metrics["by_file"] = _headline(joined.known, n_repeats=seeds)
+    return together, metrics, knowledge
+
+
+def _headline(measured: Measured, *, n_repeats: int = 1) -> dict[str, Any]:
+    """The few numbers of a fold, a seed or a split by file."""
+    metrics = summarise(measured, n_repeats=n_repeats)
+    keys = ("accuracy", "balanced_accuracy", "n", "interval")
+    return {part: {k: metrics[part][k] for k in keys} for part in ("segments", "clips")}
+
+
+def _final_model(trial: _Trial, preset: str, knowledge: dict[str, Any]) -> Model:
+    """A model that learnt from all clips."""
+    everything = range(len(trial.decoded.clips))
+    state = experiment.learn(
+        trial.decoded,
+        everything,
+        config=trial.config,
+        settings=trial.settings,
+        on_step=experiment.step_reporter(trial.progress, "training on all clips"),
+    )
+    origin = experiment.about(trial.decoded, everything, state, preset, trial.settings)
+    profile = experiment.profile_of(trial.decoded, everything)
+    return Model(trial.config, state.best, origin, profile=profile, **knowledge)

@@ -1,0 +1,129 @@
+"""Train on most sources, measure on the others, and write a run folder."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stapes import account, checkpoint, experiment, reporting, runs
+from stapes.checkpoint import Model
+from stapes.config import ModelConfig, TrainingConfig, as_dict, preset_sizes
+from stapes.dataset import DecodedDataset
+from stapes.engine import FoldedNetwork
+from stapes.errors import TrainingError
+from stapes.measurement import Measured, measure
+from stapes.progress import Progress, silent
+from stapes.splits import given_split, split
+
+if TYPE_CHECKING:
+    from stapes.training import State
+
+TEST_SHARE = 0.2
+"""Share of the sources that ``train`` holds out to measure the model on."""
+
+
+def train(
+    data: str | Path,
+    *,
+    out: str | Path,
+    preset: str = "classic",
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = silent,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train on recordings, measure on sources held out, and write a run folder.
+
+    Args:
+        data: a folder of class folders, a folder or CSV with labels, or the Kaggle download.
+        out: the run folder: model.safetensors, metrics.json, history.jsonl, report.html.
+        preset: name of the network.
+        resume: go on where an earlier run in ``out`` ended; the result is the same, bit for bit.
+        overwrite: replace an earlier run in ``out``.
+        progress: told how it goes.
+        **settings: fields of :class:`stapes.experiment.DataOptions` and of
+            :class:`stapes.config.TrainingConfig`.
+
+    Returns:
+        What is written to metrics.json.
+
+    Raises:
+        DataError: the data cannot be trained on.
+        TrainingError: the loss was not finite; the best model until then is kept in ``out``.
+        StopRequestedError: Ctrl-C or SIGTERM; the state is saved for ``resume``.
+    """
+    started = time.monotonic()
+    (options, training_config), sizes = experiment.parse(settings), preset_sizes(preset)
+    runs.refuse_inside(out, data)
+    with runs.run_folder(out, resume=resume, overwrite=overwrite) as folder:
+        decoded, audit = experiment.read(data, progress, options=options)
+        foreign = experiment.read_foreign(options, progress)
+        config = ModelConfig(experiment.class_names(decoded.clips), **sizes)
+        allowed = options.leaks == "allow"
+        training, test = given_split(decoded.clips, allow_leaks=allowed) or split(
+            decoded.clips, share=TEST_SHARE, seed=training_config.seed
+        )
+        state = _learn(folder, decoded, training, config, training_config, progress)
+        network = FoldedNetwork.fold(config, state.best)
+        tested = measure(network, *decoded.pick(test))
+        _, validation = experiment.hold_out(decoded, training, training_config)
+        unheard = [
+            tested,
+            measure(network, *decoded.pick(validation)),
+            measure(network, foreign.clips, foreign.waveforms),
+        ]
+        knowledge, metrics = account.conclude(tested, Measured.join(unheard))
+        metrics |= account.beside_baselines(tested, decoded, [(training, test)])
+        model = Model(
+            config,
+            state.best,
+            experiment.about(decoded, training, state, preset, training_config),
+            profile=experiment.profile_of(decoded, training),
+            **knowledge,
+        )
+        metrics |= experiment.provenance("train", decoded, data, started=started) | {
+            "audit": audit,
+            "preset": preset,
+            "settings": as_dict(training_config),
+            "best_epoch": state.best_epoch,
+            "held_out": [{"name": c.name, "label": c.label} for c in tested.known.clips],
+        }
+        doubts = account.suspicions(tested.known, model.calibration)
+        metrics["suspicious"] = [suspicion.as_dict() for suspicion in doubts[0]]
+        reporting.write_run(
+            folder, metrics, decoded, model=model, doubts=doubts, history=state.history
+        )
+    return metrics
+
+
+def _learn(
+    folder: Path,
+    decoded: DecodedDataset,
+    training: Sequence[int],
+    config: ModelConfig,
+    settings: TrainingConfig,
+    progress: Progress,
+) -> "State":
+    """Train; if that fails, keep the best model until then."""
+    try:
+        return experiment.learn(
+            decoded,
+            training,
+            config=config,
+            settings=settings,
+            state_path=folder / runs.STATE_FILE,
+            on_step=experiment.step_reporter(progress, "training"),
+        )
+    except TrainingError as error:
+        raise TrainingError(f"{error}; {_keep_best(folder, config)}") from error
+
+
+def _keep_best(folder: Path, config: ModelConfig) -> str:
+    """Write the best model of a training that failed; says what was done."""
+    from stapes.training import best_of
+
+    tensors, epoch = best_of(folder / runs.STATE_FILE)
+    if not tensors:
+        return "no epoch was complete, so there is no model"
+    checkpoint.save(folder / checkpoint.MODEL_FILE, Model(config, tensors))
+    return f"the model of epoch {epoch} is kept in {folder / checkpoint.MODEL_FILE}"

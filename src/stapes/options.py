@@ -1,0 +1,80 @@
+"""What the commands take: their options, and checks of paths before any work is done."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from stapes.errors import StapesError, UsageError
+from stapes.files import remove_orphans
+
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Folder of class folders, or CSV with labels.")
+]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Model file, run folder or name.")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write results here.")]
+Preset = Annotated[str, typer.Option(help="Name of the network.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of 100 steps each.")]
+Batch = Annotated[int | None, typer.Option("--batch-size", help="Segments a step.")]
+Rate = Annotated[float | None, typer.Option("--learning-rate", help="Peak learning rate.")]
+Patience = Annotated[int | None, typer.Option(help="Epochs to wait for a better one; 0: all.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda.")]
+Threads = Annotated[int | None, typer.Option(help="Processor threads.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in OUT ended.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Run = Annotated[Path | None, typer.Option(help="Run folder to write, with a report.")]
+Labels = Annotated[Path | None, typer.Option(help="Table of corrected labels.")]
+LeakChoice = Annotated[
+    Literal["refuse", "regroup", "allow"],
+    typer.Option("--leaks", help="When the data's own split divides a source."),
+]
+Foreign = Annotated[
+    list[Path] | None, typer.Option(help="Folder of sounds of no class; may be given often.")
+]
+
+
+def given(
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    patience: int | None,
+    device: str | None,
+) -> dict[str, Any]:
+    """The training settings that the user gave; the others keep their defaults."""
+    return {name: value for name, value in locals().items() if value is not None}
+
+
+def hop_of(hop: str | None) -> float | Literal["dense"] | None:
+    """Seconds, or the word for one answer every few milliseconds."""
+    if hop is None:
+        return None
+    if hop == "dense":
+        return "dense"
+    try:
+        return float(hop)
+    except ValueError:
+        raise UsageError(f"--hop is {hop!r}: give seconds, such as 0.5, or 'dense'") from None
+
+
+def check_json(path: Path | None, data: Path) -> None:
+    """A result that cannot be written should be told before the work, not after."""
+    if path is not None:
+        check_out(path, read=[data], overwrite=True)
+
+
+def check_out(path: Path, *, read: Sequence[Path], overwrite: bool) -> None:
+    """Raise unless a file can be written without harm to what is read or already there."""
+    from stapes.runs import refuse_inside
+
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: give the name of a file")
+    for data in read:
+        refuse_inside(path, data)
+    if path.exists() and not (overwrite and path.is_file()):
+        fix = "give another name or --overwrite" if path.is_file() else "give the name of a file"
+        raise UsageError(f"{path} exists: {fix}")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise StapesError(f"{path}: its folder is missing or cannot be written; choose another")
+    remove_orphans(path.absolute().parent)
