@@ -1,9 +1,11 @@
 """Metrics against scikit-learn and by hand; the interval against a bootstrap written out."""
 
+import itertools
 import random
 
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -149,3 +151,106 @@ def test_clips_of_one_source_stand_or_fall_together():
 @pytest.mark.parametrize("value", [True, False])
 def test_the_interval_of_one_outcome_is_a_point(value):
     assert evaluation.interval(np.full(5, value), list("abcde")) == (float(value),) * 2
+
+
+def test_the_interval_of_many_segments_is_that_of_their_sources():
+    rng = np.random.default_rng(0)
+    sources = np.array([f"s{i}" for i in rng.integers(0, 50, 20_000)])
+    right = rng.random(20_000) < 0.5 + 0.4 * (np.char.str_len(sources) == 2)
+    wanted = np.quantile(brute_force(right, sources, n_draws=400), [0.025, 0.975])
+    np.testing.assert_allclose(evaluation.interval(right, sources), wanted, atol=0.015)
+
+
+def test_resampling_in_parts_draws_as_often(monkeypatch):
+    right, sources = np.arange(100) % 3 > 0, [str(i) for i in range(100)]
+    whole = evaluation.interval(right, sources)
+    monkeypatch.setattr(evaluation, "MOST_DRAWN", 700)  # 286 parts, the last one smaller
+    np.testing.assert_allclose(evaluation.interval(right, sources), whole, atol=0.01)
+
+
+def test_the_balanced_interval_is_that_of_a_bootstrap_written_out():
+    rng = np.random.default_rng(0)
+    sources = rng.integers(0, 40, 120)
+    targets = rng.integers(0, 3, 120)
+    found = np.where(rng.random(120) < 0.7, targets, 0)
+    drawn = []
+    for _ in range(1000):
+        rows = np.concatenate([np.flatnonzero(sources == s) for s in rng.integers(0, 40, 40)])
+        drawn.append(sklearn.metrics.balanced_accuracy_score(targets[rows], found[rows]))
+    wanted = np.quantile(drawn, [0.025, 0.975])
+    given_ = evaluation.balanced_interval(targets, found, sources.astype(str).tolist())
+    np.testing.assert_allclose(given_, wanted, atol=0.015)
+    assert np.isnan(evaluation.balanced_interval(NOTHING, NOTHING, [])).all()
+
+
+outcomes = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+
+
+@given(outcomes)
+def test_one_row_a_source_makes_the_p_value_that_of_mcnemar(pairs):
+    a, b = np.array(pairs).T
+    n_a, n_b = int((a & ~b).sum()), int((b & ~a).sum())
+    found = evaluation.compare(a, b, [str(i) for i in range(len(a))])
+    wanted = scipy.stats.binomtest(n_a, n_a + n_b).pvalue if n_a + n_b else 1.0
+    assert found["p_value"] == pytest.approx(wanted)
+    assert found["accuracy"] == pytest.approx(a.mean() - b.mean())
+
+
+@given(outcomes, st.integers(1, 5), st.integers(0, 2**32))
+def test_the_p_value_is_that_of_all_ways_to_exchange_answers(pairs, n_sources, seed):
+    a, b = np.array(pairs).T
+    source = np.random.default_rng(seed).integers(0, n_sources, len(a))
+    ahead = np.array([a[source == s].sum() - b[source == s].sum() for s in range(n_sources)])
+    exchanged = [
+        abs(np.dot(signs, ahead)) for signs in itertools.product([-1, 1], repeat=len(ahead))
+    ]
+    wanted = np.mean(np.array(exchanged) >= abs(ahead.sum()))
+    found = evaluation.compare(a, b, source.astype(str).tolist())
+    assert found["p_value"] == pytest.approx(wanted)
+
+
+def test_the_same_seed_thrice_proves_no_more_than_once():
+    rng = np.random.default_rng(0)
+    a, b = rng.random(100) < 0.9, rng.random(100) < 0.8
+    sources = [str(i) for i in range(100)]
+    once = evaluation.compare(a, b, sources)
+    thrice = evaluation.compare(np.tile(a, 3), np.tile(b, 3), sources * 3)
+    assert thrice["p_value"] == pytest.approx(once["p_value"])
+    assert thrice["interval"] == pytest.approx(once["interval"])
+
+
+def test_a_comparison_is_of_pairs():
+    # b is wrong wherever a is, and five times more: 0.05 ahead in 100, 2 * 2^-5 by chance.
+    a, b = np.arange(100) >= 20, np.arange(100) >= 25
+    sources = [str(i) for i in range(100)]
+    found, back = evaluation.compare(a, b, sources), evaluation.compare(b, a, sources)
+    assert found["accuracy"] == pytest.approx(0.05)
+    assert found["p_value"] == back["p_value"] == pytest.approx(2 / 32)
+    assert found["interval"] == pytest.approx([0.01, 0.1], abs=0.011)  # binomial of 100 at 0.05
+    assert back["interval"] == pytest.approx([-end for end in reversed(found["interval"])])
+    assert evaluation.compare(a, a, sources) == {
+        "accuracy": 0, "interval": [0, 0], "p_value": 1,
+    }  # fmt: skip
+
+
+def test_nothing_to_compare_has_a_defined_answer():
+    found = evaluation.compare(np.zeros(0, bool), np.zeros(0, bool), [])
+    assert np.isnan([found["accuracy"], *found["interval"], found["p_value"]]).all()
+
+
+def test_equals_are_rarely_told_apart_and_the_interval_mostly_holds_the_truth(monkeypatch):
+    # 60 sources of 1 to 3 clips; a source is hard or easy, for both alike.
+    monkeypatch.setattr(evaluation, "N_RESAMPLES", 300)
+    rng, n_trials = np.random.default_rng(0), 300
+    held, rejected = 0, 0
+    for _ in range(n_trials):
+        source = np.repeat(np.arange(60), rng.integers(1, 4, 60))
+        chance = rng.beta(2, 1, (60, 2)).mean(axis=1)[source]
+        luck_a, luck_b = rng.random((2, 60))  # whole sources stand or fall together
+        a, b = luck_a[source] < chance, luck_b[source] < chance
+        found = evaluation.compare(a, b, source.astype(str).tolist())
+        held += found["interval"][0] <= 0 <= found["interval"][1]
+        rejected += found["p_value"] <= 0.05
+    # Of 300 trials the standard error is 0.013.
+    assert 0.90 <= held / n_trials <= 0.98
+    assert rejected / n_trials <= 0.05 + 3 * 0.013
