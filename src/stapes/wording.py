@@ -31,7 +31,8 @@ def span(interval: Any, digits: int = 0) -> str:
     """
     if not interval or not all(map(known, interval)):
         return NOT_MEASURED
-    low, high = (f"{100 * end:.{digits}f}".replace("-", MINUS) for end in interval)
+    ends = (round(100 * end, digits) + 0.0 for end in interval)  # no minus before zero
+    low, high = (f"{end:.{digits}f}".replace("-", MINUS) for end in ends)
     return f"{low} to{SPACE}{high}{SPACE}%"
 
 
