@@ -7,6 +7,7 @@ pairs; Six and Leman, "Panako", ISMIR 2014, with triples). What is found here is
 proved or dropped by :mod:`stapes.alignment`.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,35 +25,45 @@ FRAME_LENGTH, HOP_LENGTH = 512, 128
 LOWEST_BIN = 6
 """Below 94 Hz lie hum and wind, which say nothing of the recording."""
 
-REACH_FRAMES, REACH_BINS = 5, 8
-"""A peak is the largest value within 80 ms and 125 Hz on all sides: at most about 90 a second."""
+REACH_FRAMES, REACH_BINS = 2, 4
+"""A peak is the largest value within 32 ms and 62 Hz on all sides: about 150 a second."""
 
 FAINTEST_DB = 60.0
-"""Peaks further below the loudest within a second are left to the codecs."""
+"""Peaks further below the loudest half a second around are left to the codecs."""
 
 FAINTEST = 3e-4
 """And peaks below this magnitude, about that of a waveform rounded to 16 bits (5e-5 is its RMS)."""
 
+CONTEXT_FRAMES = 31
+"""Half a second: what is loud there hides what is faint."""
+
 BLOCK_FRAMES = 4_096
 """Frames looked at together, about a minute: memory does not grow with the recording."""
 
-N_LATER, N_LOOKED_AT = 5, 16
-"""Each peak forms triples with the first 5 fitting ones of the 16 that follow it."""
+N_LATER, N_LOOKED_AT = 3, 16
+"""Each peak forms triples with the first 3 fitting ones of the 16 that follow it."""
 
-FARTHEST_BINS, FARTHEST_FRAMES = 63, 31
-"""Largest distance of peaks in one triple: 1 kHz and half a second."""
+FARTHEST_BINS, NEAREST_FRAMES, FARTHEST_FRAMES = 62.0, 1.5, 31.0
+"""How far the other peaks of a triple may be: 1 kHz; 24 ms to half a second."""
+
+STEP_BINS, STEP_FRAMES = 1.5, 1.5
+"""Rounding of frequencies and times in a hash: what another grid of frames changes, or a codec."""
 
 MOST_MATCHES = 30_000_000
 """Pairs of equal hashes that are counted, which bounds the memory (8 bytes each, twice)."""
 
-FEWEST_VOTES = 5
-"""Equal hashes at one offset that make two recordings a candidate."""
+FEWEST_VOTES = 4
+"""Equal hashes at one offset that make two recordings a candidate; one peak has 3 at most."""
 
 MOST_OFFSETS = 3
 """Offsets of one pair that are worth a proof."""
 
 Fingerprint = NDArray[np.uint64]
 """Sorted by time: hash in the upper 32 bits, frame in the lower."""
+
+FRAME_BITS = np.uint64((1 << 32) - 1)
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +86,8 @@ class Candidate:
 
 def fingerprint(waveform: Waveform) -> Fingerprint:
     """Hashes of a waveform [T] at :data:`RATE_HZ`; empty for silence."""
-    frames, bins = _peaks(waveform)
-    return _triples(frames, bins)
+    times, frequencies = _peaks(waveform)
+    return _triples(times, frequencies)
 
 
 def find_candidates(fingerprints: Sequence[Fingerprint]) -> list[Candidate]:
@@ -86,7 +97,7 @@ def find_candidates(fingerprints: Sequence[Fingerprint]) -> list[Candidate]:
     those with one between, and so on until :data:`MOST_MATCHES`: so what is common costs
     bounded memory, and of very many copies each is still paired with some of the others.
     """
-    lengths = [int(prints[-1] & _LOW) + 1 if len(prints) else 1 for prints in fingerprints]
+    lengths = [int(prints[-1] & FRAME_BITS) + 1 if len(prints) else 1 for prints in fingerprints]
     starts = np.cumsum([0, *lengths], dtype=np.int64)
     if starts[-1] >= 1 << 32:
         raise ValueError(f"{starts[-1]} frames of audio are more than 32 bits can number")
@@ -102,35 +113,59 @@ def find_candidates(fingerprints: Sequence[Fingerprint]) -> list[Candidate]:
     return _most_voted(matches, starts)
 
 
-_LOW = np.uint64(0xFFFFFFFF)
-
-
-def _peaks(waveform: Waveform) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Frames and bins of the peaks of the spectrogram, in order of time."""
+def _peaks(waveform: Waveform) -> tuple[Floats, Floats]:
+    """Times in frames and frequencies in bins of the spectrogram's peaks, in order of time."""
     window = np.hanning(FRAME_LENGTH + 1)[:-1].astype(np.float32)
-    context = REACH_FRAMES + round(RATE_HZ / HOP_LENGTH / 2)
     n_frames = max(0, (len(waveform) - FRAME_LENGTH) // HOP_LENGTH + 1)
-    found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+    times, frequencies = [np.empty(0)], [np.empty(0)]
     for start in range(0, n_frames, BLOCK_FRAMES):
-        stop = min(start + BLOCK_FRAMES, n_frames)
-        low, high = max(start - context, 0), min(stop + context, n_frames)
+        low, high = max(start - CONTEXT_FRAMES, 0), start + BLOCK_FRAMES + CONTEXT_FRAMES
+        high = min(high, n_frames)
         piece = waveform[low * HOP_LENGTH : (high - 1) * HOP_LENGTH + FRAME_LENGTH]
         views = np.lib.stride_tricks.sliding_window_view(piece, FRAME_LENGTH)[::HOP_LENGTH]
         magnitudes = np.abs(np.fft.rfft(views * window, axis=1)).astype(np.float32)
-        frames, bins = np.nonzero(_is_peak(magnitudes[:, LOWEST_BIN:]))
-        inside = (frames + low >= start) & (frames + low < stop)
-        found.append((frames[inside] + low, bins[inside] + LOWEST_BIN))
-    return np.concatenate([f for f, _ in found]), np.concatenate([b for _, b in found])
+        frames, bins = np.nonzero(_is_peak(magnitudes))
+        inside = (frames + low >= start) & (frames + low < start + BLOCK_FRAMES)
+        frames, bins = frames[inside], bins[inside]
+        times.append(low + frames + _between(magnitudes, frames, bins, axis=0))
+        frequencies.append(bins + _between(magnitudes, frames, bins, axis=1))
+    time, frequency = np.concatenate(times), np.concatenate(frequencies)
+    order = np.argsort(time, kind="stable")
+    return time[order], frequency[order]
 
 
 def _is_peak(magnitudes: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Where a spectrogram [frames, bins] is largest within its reach, and loud enough."""
-    second = round(RATE_HZ / HOP_LENGTH / 2)
     around = _largest(_largest(magnitudes, REACH_FRAMES, axis=0), REACH_BINS, axis=1)
-    loudest = _largest(magnitudes.max(axis=1, keepdims=True), second, axis=0)
+    loudest = _largest(magnitudes.max(axis=1, keepdims=True), CONTEXT_FRAMES, axis=0)
     faintest = np.maximum(loudest * 10 ** (-FAINTEST_DB / 20), FAINTEST)
     peaks: NDArray[np.bool_] = (magnitudes >= around) & (magnitudes > faintest)
+    peaks[:, :LOWEST_BIN] = False
     return peaks
+
+
+def _between(
+    magnitudes: NDArray[np.float32], frames: Indices, bins: Indices, *, axis: int
+) -> Floats:
+    """How far the true peaks lie from these cells along an axis: up to half a cell each way.
+
+    A parabola through the logarithms of a peak and its two neighbours, which is exact for a
+    Gaussian and near for a Hann window.
+    """
+    step = np.eye(2, dtype=int)[axis]
+    last = np.array(magnitudes.shape) - 1
+    before, here, behind = (
+        np.log(
+            magnitudes[
+                np.clip(frames + d * step[0], 0, last[0]), np.clip(bins + d * step[1], 0, last[1])
+            ]
+            + 1e-9
+        )
+        for d in (-1, 0, 1)
+    )
+    curvature = np.minimum(before - 2 * here + behind, -1e-6)
+    shift: Floats = np.clip(0.5 * (before - behind) / curvature, -0.5, 0.5)
+    return shift
 
 
 def _largest(values: NDArray[np.float32], reach: int, *, axis: int) -> NDArray[np.float32]:
@@ -147,46 +182,49 @@ def _largest(values: NDArray[np.float32], reach: int, *, axis: int) -> NDArray[n
     return np.moveaxis(result, 0, axis)
 
 
-def _triples(frames: NDArray[np.int64], bins: NDArray[np.int64]) -> Fingerprint:
-    """Hash each peak with pairs of the peaks behind it: [n] -> at most [n * 10], by time."""
-    if len(frames) < 3:
-        return np.empty(0, np.uint64)
-    later = np.arange(len(frames))[:, None] + np.arange(1, N_LOOKED_AT + 1)
-    inside = later < len(frames)
-    later = np.minimum(later, len(frames) - 1)
-    delays, rises = frames[later] - frames[:, None], bins[later] - bins[:, None]
-    near = (np.abs(rises) <= FARTHEST_BINS) & (delays > 1) & (delays <= FARTHEST_FRAMES) & inside
-    rank = np.cumsum(near, axis=1)
-    chosen = np.full((len(frames), N_LATER), -1)
-    rows, columns = np.nonzero(near & (rank <= N_LATER))
-    chosen[rows, rank[rows, columns] - 1] = columns
-    hashes = []
-    for j in range(N_LATER):
-        for k in range(j + 1, N_LATER):
-            row = np.flatnonzero(chosen[:, k] >= 0)
-            first, second = chosen[row, j], chosen[row, k]
-            # Halved, because another grid of frames moves a peak by one at most.
-            parts = (
-                (bins[row] // 2, 7),
-                ((rises[row, first] + 64) // 2, 6),
-                ((rises[row, second] + 64) // 2, 6),
-                (delays[row, first] // 2, 4),
-                (delays[row, second] // 2, 4),
-            )
-            value = np.zeros(len(row), np.int64)
-            for part, n_bits in parts:
-                value = (value << n_bits) | part
-            hashes.append(
-                (value.astype(np.uint64) << np.uint64(32)) | frames[row].astype(np.uint64)
-            )
+def _triples(times: Floats, frequencies: Floats) -> Fingerprint:
+    """Hash each peak with pairs of the peaks behind it: [n] -> at most [n * 3], by time."""
+    others = _neighbours(times, frequencies)
+    hashes = [np.empty(0, np.uint64)]
+    for j, k in itertools.combinations(range(N_LATER), 2):
+        row = np.flatnonzero(others[:, k] >= 0)
+        first, second = others[row, j], others[row, k]
+        parts = (
+            (frequencies[row] / STEP_BINS, 8),
+            ((frequencies[first] - frequencies[row] + 64) / STEP_BINS, 7),
+            ((frequencies[second] - frequencies[row] + 64) / STEP_BINS, 7),
+            ((times[first] - times[row]) / STEP_FRAMES, 5),
+            ((times[second] - times[row]) / STEP_FRAMES, 5),
+            (np.round(times[row]), 32),
+        )
+        value = np.zeros(len(row), np.uint64)
+        for part, n_bits in parts:
+            value = value << np.uint64(n_bits) | part.astype(np.uint64)
+        hashes.append(value)
     joined = np.concatenate(hashes)
-    return joined[np.argsort(joined & _LOW, kind="stable")]
+    return joined[np.argsort(joined & FRAME_BITS, kind="stable")]
+
+
+def _neighbours(times: Floats, frequencies: Floats) -> Indices:
+    """The first other peaks that are near and behind each: [n, N_LATER] indices, -1 for none."""
+    later = np.arange(len(times))[:, None] + np.arange(1, N_LOOKED_AT + 1)
+    inside = later < len(times)
+    later = np.where(inside, later, 0)
+    delays = times[later] - times[:, None]
+    rises = np.abs(frequencies[later] - frequencies[:, None])
+    near = inside & (rises <= FARTHEST_BINS)
+    near &= (delays >= NEAREST_FRAMES) & (delays <= FARTHEST_FRAMES)
+    rank = np.cumsum(near, axis=1)
+    rows, columns = np.nonzero(near & (rank <= N_LATER))
+    others = np.full((len(times), N_LATER), -1)
+    others[rows, rank[rows, columns] - 1] = later[rows, columns]
+    return others
 
 
 def _matches(entries: Fingerprint, starts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Pairs of equal hashes in different recordings, each as one number; see ``_packed``."""
     hashes = (entries >> np.uint64(32)).astype(np.uint32)
-    positions = (entries & _LOW).astype(np.uint32)
+    positions = (entries & FRAME_BITS).astype(np.uint32)
     index = np.arange(len(entries), dtype=np.uint32)
     left = MOST_MATCHES
     for distance in range(1, len(entries)):
