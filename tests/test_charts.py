@@ -231,6 +231,21 @@ def test_a_wide_interval_a_missed_class_and_a_poor_calibration_raise_doubt():
     assert state(metrics, "audit") == "doubt"
 
 
+@pytest.mark.parametrize(
+    ("counts", "expected", "words"),
+    [
+        ({}, "good", "no copies and no overlaps"),
+        ({"overlap": 2}, "good", "2 × overlap"),
+        ({"overlap": 2, "two folds": 1}, "doubt", "2 × overlap and 1 × in two folds"),
+        ({"same audio": 1, "two labels": 1}, "doubt", "1 × under two labels"),
+    ],
+)
+def test_the_audit_raises_doubt_where_recordings_contradict(counts, expected, words):
+    audit = {"n_files": 9, "n_sources": 7, "counts": counts}
+    (check,) = verdict.checks({"audit": audit})
+    assert check.state == expected and words in check.words
+
+
 def test_without_a_split_by_file_the_sources_speak_for_the_split():
     metrics = crossval_metrics() | {"by_file": None}
     first = verdict.checks(metrics)[0]

@@ -74,6 +74,7 @@ def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "seeds": result_charts.repeats(metrics, "seeds", "seed"),
         "made": _made(metrics),
         "profile": _profile(metrics),
+        "found": verdict.found_by_audit(metrics),
     }
 
 
