@@ -151,7 +151,7 @@ def _pulses(
     turns = np.floor(a_point * np.arange(n_points + 1) + rng.random((n, 1)))
     heights = rng.normal(size=(n, n_points))
     regular = np.diff(turns) * np.exp(0.2 * heights)
-    random = (rng.random((n, n_points)) < a_point) * np.exp(heights)
+    random = np.exp(heights) * (rng.random((n, n_points)) < a_point)
     return regular, random
 
 
