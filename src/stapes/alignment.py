@@ -50,7 +50,7 @@ ALONE_LENGTH, ALONE = 480, 3.0
 BLOCK_LENGTH, BLOCK_HOP = 2_000, 1_000
 """Pieces of 0.25 s, half overlapping, are compared one by one."""
 
-SAME = 0.5
+SAME = 0.6
 """Correlation of flattened pieces from which they are the same audio; see above."""
 
 FEWEST_BLOCKS = 2

@@ -1,0 +1,333 @@
+"""What the audit finds: against known sources, on copies made here, and among 10,000 clips.
+
+python benchmarks/audit.py truth DATA       DATA has a column source, which is hidden and compared
+python benchmarks/audit.py copies DATA      copies of DATA are made and must be found
+python benchmarks/audit.py scale [N_CLIPS]  synthetic clips of 5 s, some of which overlap
+
+Each writes benchmarks/results/audit_*.json.
+"""
+
+import csv
+import io
+import itertools
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+
+from stapes import audio, synthesis
+from stapes.auditing import audit
+from stapes.copies import waveform_key
+from stapes.dataset import list_clips
+from stapes.files import write_json
+from stapes.sharing import N_THREADS
+
+RESULTS = Path(__file__).parent / "results"
+RATE = 16_000
+CLIP_SECONDS = 5.0
+CUT_SECONDS = 1.5
+"""Least length of each of two overlapping cuts."""
+
+Pair = tuple[str, str]
+
+
+def main() -> None:
+    name, *rest = sys.argv[1:] or ["help"]
+    if name not in PARTS:
+        sys.exit(__doc__)
+    results = PARTS[name](*rest)
+    data = f"_{Path(rest[0]).name}" if name != "scale" else ""
+    write_json(RESULTS / f"audit_{name}{data}.json", results)
+
+
+# ---- truth ----------------------------------------------------------------------------------
+
+
+def truth(data: str) -> dict[str, Any]:
+    """Pairs of one source: found without the column source, against that column."""
+    folder = Path(data).resolve()
+    rows = list(csv.DictReader((folder / "metadata.csv").open()))
+    with tempfile.TemporaryDirectory() as hidden:
+        for path in folder.iterdir():
+            if path.name != "metadata.csv":
+                Path(hidden, path.name).symlink_to(path)
+        write_table(Path(hidden, "metadata.csv"), rows, without=("source", "fold"))
+        results = audit(hidden)
+    given = pairs_of({row["file_name"]: row["source"] for row in rows})
+    found = pairs_of(results["sources"])
+    fold = {row["file_name"]: row["fold"] for row in rows}
+    proven = {tuple(sorted(f["files"])): f for f in results["findings"] if len(f["files"]) == 2}
+    summary = {
+        "n_files": results["n_files"],
+        "n_sources_given": len({row["source"] for row in rows}),
+        "n_sources_found": results["n_sources"],
+        "pairs_given": len(given),
+        "pairs_found": len(found),
+        "recall": ratio(len(given & found), len(given)),
+        "precision": ratio(len(given & found), len(found)),
+        "proven_pairs": len(proven),
+        "proven_pairs_across_given_folds": sum(fold[a] != fold[b] for a, b in proven),
+        "seconds": results["seconds"],
+        "missed": sorted(given - found),
+        "more": [
+            {
+                "files": pair,
+                "folds": [fold[name] for name in pair],
+                "raw_correlation": raw_correlation(folder, proven[pair])
+                if pair in proven
+                else None,
+                **{k: v for k, v in proven.get(pair, {}).items() if k != "files"},
+            }
+            for pair in sorted(found - given)
+        ],
+    }
+    tell({key: value for key, value in summary.items() if key not in ("missed", "more")})
+    for entry in summary["more"]:
+        tell({"more": entry["files"], "correlation": entry["raw_correlation"]})
+    return summary
+
+
+def write_table(path: Path, rows: Sequence[dict[str, str]], *, without: Iterable[str]) -> None:
+    columns = [name for name in rows[0] if name not in without]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def pairs_of(sources: dict[str, str]) -> set[Pair]:
+    members = defaultdict(list)
+    for name, source in sorted(sources.items()):
+        members[source].append(name)
+    return {pair for names in members.values() for pair in itertools.combinations(names, 2)}
+
+
+def raw_correlation(folder: Path, finding: dict[str, Any]) -> float:
+    """Plain normalised correlation at 16 kHz of the whole overlap at the offset found."""
+    first, second = (audio.read(folder / n, sample_rate=RATE).waveform for n in finding["files"])
+    offset = round(finding.get("offset_seconds", 0.0) * RATE)
+    best = 0.0
+    for lag in range(offset - 40, offset + 41):
+        a = first[max(lag, 0) : lag + len(second)]
+        b = second[max(-lag, 0) : max(-lag, 0) + len(a)]
+        a = a[: len(b)]
+        best = max(best, abs(float(a @ b)) / float(np.sqrt((a @ a) * (b @ b)) + 1e-12))
+    return best
+
+
+# ---- copies ---------------------------------------------------------------------------------
+
+
+def copies(data: str) -> dict[str, Any]:
+    """Copies of every recording, one data set a kind: how many are found, and what else is."""
+    clips = list_clips(data).clips
+    read = [audio.read(clip.path, sample_rate=RATE).waveform for clip in clips]
+    originals = list({waveform_key(waveform): waveform for waveform in read}.values())
+    kinds = {
+        name: run_copies(originals, make, seed=seed)
+        for seed, (name, make) in enumerate(COPIES.items())
+    }
+    n_pairs = sum(kind["n"] for kind in kinds.values())
+    n_found = sum(kind["found"] for kind in kinds.values())
+    results = {"n_pairs": n_pairs, "recall": ratio(n_found, n_pairs), "kinds": kinds}
+    tell({key: value for key, value in results.items() if key != "kinds"})
+    return results
+
+
+def run_copies(originals: Sequence[np.ndarray], make: "Make", *, seed: int) -> dict[str, Any]:
+    """Recall of pairs (made, made) that share audio, over all recordings long enough."""
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        names = []
+        for i, waveform in enumerate(originals):
+            made = make(waveform, rng)
+            for side, (suffix, content) in zip("ab", made or (), strict=False):
+                path = Path(folder, side, f"{i:05d}{suffix}")
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content)
+            names += [i] if made else []
+        results = audit(folder)
+    number = {name: int(Path(name).stem) for name in results["sources"]}
+    found = {
+        frozenset(pair)
+        for finding in results["findings"]
+        for pair in itertools.combinations(finding["files"], 2)
+    }
+    hits = {number[min(pair)] for pair in found if len({number[n] for n in pair}) == 1}
+    across = {
+        tuple(sorted(number[n] for n in pair))
+        for pair in found
+        if len({number[n] for n in pair}) == 2
+    }
+    result = {
+        "n": len(names),
+        "found": len(hits),
+        "recall": ratio(len(hits), len(names)),
+        "missed": sorted(set(names) - hits),
+        "pairs_of_different_originals": len(across),
+        "seconds": results["seconds"],
+    }
+    tell(result)
+    return result | {"different": sorted(across)}
+
+
+Make = Callable[[np.ndarray, np.random.Generator], list[tuple[str, bytes]] | None]
+"""Two files of one recording, as suffix and content; None if it is too short."""
+
+
+def encode(
+    waveform: np.ndarray, rate: int = RATE, suffix: str = ".wav", **options: Any
+) -> tuple[str, bytes]:
+    """A file of a waveform at 16 kHz, at any rate and in any format."""
+    file = io.BytesIO()
+    formats = {".wav": "WAV", ".ogg": "OGG", ".mp3": "MP3", ".flac": "FLAC"}
+    resampled = soxr.resample(waveform, RATE, rate) if rate != RATE else waveform
+    soundfile.write(file, np.clip(resampled, -1, 1), rate, format=formats[suffix], **options)
+    return suffix, file.getvalue()
+
+
+def mp3(waveform: np.ndarray, rate: int = 44_100) -> tuple[str, bytes]:
+    """MP3 at 64 kbit/s: libsndfile takes 0 for 320 and 1 for 32 kbit/s at this rate."""
+    level = (320 - 64) / (320 - 32)
+    return encode(waveform, rate, ".mp3", bitrate_mode="CONSTANT", compression_level=level)
+
+
+def beside(change: Callable[[np.ndarray], tuple[str, bytes]]) -> Make:
+    """The recording and a changed copy of it."""
+    return lambda waveform, rng: [encode(waveform), change(waveform)]
+
+
+def cut(seconds: float, change: Callable[[np.ndarray], tuple[str, bytes]] = encode) -> Make:
+    """Two cuts with a common stretch of the given length anywhere; the second one is changed."""
+
+    def make(waveform: np.ndarray, rng: np.random.Generator) -> list[tuple[str, bytes]] | None:
+        shared, least = round(seconds * RATE), round(CUT_SECONDS * RATE)
+        own = max(least - shared, round(0.25 * RATE))
+        latest = len(waveform) - own - shared
+        if latest < own:
+            return None
+        start = int(rng.integers(own, latest + 1))
+        return [encode(waveform[: start + shared]), change(waveform[start:])]
+
+    return make
+
+
+COPIES: dict[str, Make] = {
+    **{
+        f"resampled to {rate} Hz": beside(lambda w, rate=rate: encode(w, rate))
+        for rate in (8_000, 11_025, 22_050, 44_100, 48_000)
+    },
+    "-12 dB": beside(lambda w: encode(w * 10 ** (-12 / 20))),
+    "-30 dB": beside(lambda w: encode(w * 10 ** (-30 / 20))),
+    "inverted": beside(lambda w: encode(-w)),
+    "MP3, 64 kbit/s": beside(mp3),
+    "Ogg": beside(lambda w: encode(w, 44_100, ".ogg")),
+    "Ogg, -12 dB, 11025 Hz, inverted": beside(
+        lambda w: encode(-w * 10 ** (-12 / 20), 11_025, ".ogg")
+    ),
+    **{f"cuts sharing {s} s": cut(s) for s in (0.5, 0.75, 1.0, 2.0, 3.0)},
+    **{f"cuts sharing {s} s, one in MP3": cut(s, mp3) for s in (0.5, 1.0, 3.0)},
+    "cuts sharing 1.0 s, one at -12 dB and 22050 Hz in Ogg": cut(
+        1.0, lambda w: encode(w * 10 ** (-12 / 20), 22_050, ".ogg")
+    ),
+}
+
+
+# ---- scale ----------------------------------------------------------------------------------
+
+
+def scale(n_clips: str = "10000") -> dict[str, Any]:
+    """Made-up barks and meows of 5 s in a room, a tenth of which overlap another one.
+
+    One clip in twenty is worse than a recording ever is: a steady tone, hum or silence, with no
+    noise over it but that of rounding. Those must not be taken for each other.
+    """
+    n = int(n_clips)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        with multiprocessing.get_context("spawn").Pool(2) as pool:
+            shared = dict(pool.starmap(write_scene, [(folder, i) for i in range(n)], chunksize=50))
+        tell({"seconds_to_synthesise": time.perf_counter() - started})
+        # A process of its own, so that its peak memory is that of the audit alone.
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            results, peak_bytes = pool.apply(measured_audit, (folder,))
+    given = {(i - 1, i): seconds for i, seconds in shared.items() if seconds}
+    found = {
+        tuple(sorted(int(Path(name).stem) for name in finding["files"]))
+        for finding in results["findings"]
+        if len(finding["files"]) == 2
+    }
+    missed = sorted(set(given) - found)
+    summary = {
+        "n_clips": n,
+        "hours": n * CLIP_SECONDS / 3600,
+        "seconds": results["seconds"],
+        "peak_megabytes": peak_bytes / 1e6,
+        "pairs_made": len(given),
+        "recall": ratio(len(given) - len(missed), len(given)),
+        "precision": ratio(len(set(given) & found), len(found)),
+        "missed_shared_seconds": sorted(given[pair] for pair in missed),
+        "false_pairs": sorted(found - set(given)),
+        "n_threads": N_THREADS,
+    }
+    tell(summary)
+    return summary
+
+
+def write_scene(folder: str, i: int) -> tuple[int, float]:
+    """Write clip i; returns how many seconds it shares with clip i - 1, 0 for nothing."""
+    rng = np.random.default_rng(i)
+    length, shared = round(CLIP_SECONDS * RATE), 0.0
+    if i % 10 == 1:
+        # The recording that clip i - 1 is the beginning of, heard further on.
+        shared = float(np.round(np.random.default_rng(i).uniform(0.5, 4.5), 2))
+        scene = make_scene(i - 1, 2 * CLIP_SECONDS)[length - round(shared * RATE) :][:length]
+        scene = scene * 10 ** (rng.uniform(-15, 0) / 20)
+    elif i % 20 == 5:
+        time_axis = np.arange(length) / RATE
+        phase, hertz = rng.uniform(0, 2 * np.pi), rng.choice([50, 440, 1000])
+        scene = rng.choice([0.0, 0.01, 0.5]) * np.sin(2 * np.pi * hertz * time_axis + phase)
+    else:
+        seconds = 2 * CLIP_SECONDS if i % 10 == 0 else CLIP_SECONDS
+        scene = make_scene(i, seconds)[:length]
+    suffix, content = encode(scene) if i % 10 != 1 or i % 20 == 1 else encode(scene, RATE, ".ogg")
+    path = Path(folder, ("bark", "meow")[i // 10 % 2], f"{i:06d}{suffix}")
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return i, shared
+
+
+def make_scene(i: int, seconds: float) -> np.ndarray:
+    """A recording that depends on i and its length alone."""
+    label = ("bark", "meow")[i // 10 % 2]
+    return synthesis.clip(label, np.random.default_rng(i), seconds=seconds)
+
+
+def measured_audit(folder: str) -> tuple[dict[str, Any], int]:
+    """The audit, and the most memory that this process had, in bytes."""
+    results = audit(folder)
+    return results, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 1.0
+
+
+def tell(results: dict[str, Any]) -> None:
+    sys.stdout.write(" ".join(f"{key}={value}" for key, value in results.items()) + "\n")
+    sys.stdout.flush()
+
+
+PARTS = {"truth": truth, "copies": copies, "scale": scale}
+
+if __name__ == "__main__":
+    main()
