@@ -177,7 +177,7 @@ def test_the_report_shows_the_numbers_of_the_metrics():
         "rooster 40 100 % 25 %",
         "fold 1 56 clips; segments 80.0 % 92.0 %",
         "8 of 11 mistakes",
-        "8 of 11 are here; suspicious.csv",
+        "just hard. 8 of 11 are here; suspicious.csv",
         "280 files from 249 sources",
         "28 × overlap and 2 × same audio",
         "level −31.2 dB −18.4 dB −5.25 dB",
@@ -357,6 +357,13 @@ def test_players_hold_the_loudest_stretch_of_what_is_too_long():
     assert len(played) == cards.PLAYED_SECONDS * 16_000
     assert np.square(played).sum() == pytest.approx(np.square(waveform).sum(), rel=1e-3)
     assert Page(text).has("20.0 s, played: the loudest 4 s from")
+
+
+def test_players_at_a_high_rate_hold_less_time_so_that_the_page_stays_small():
+    rows = {"mistakes": crossval_metrics(NAMES)["mistakes"][:1]}
+    text = render(rows, recording=lambda name: tone(name, seconds=9), sample_rate=48_000)
+    assert len(sounds(text)[0]) == cards.PLAYED_SAMPLES
+    assert Page(text).has("3.0 s, played: the loudest 1.33 s from")
 
 
 def test_a_recording_among_the_mistakes_is_played_once():

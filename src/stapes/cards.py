@@ -20,7 +20,7 @@ MAX_MISTAKES, MAX_SUSPICIOUS, MAX_PAIRS = 8, 8, 3
 MAX_CLASSES, MAX_EXAMPLES = 12, 3
 """Classes with examples, and examples of each."""
 
-PLAYED_SECONDS = 4.0
+PLAYED_SECONDS, PLAYED_SAMPLES = 4.0, 64_000
 """What a player gets at most: a page with all its sounds stays under 5 MB."""
 
 COLUMNS, HEIGHT = 240, 60
@@ -193,12 +193,12 @@ def sound(waveform: Waveform | None, *, sample_rate: int) -> Sound | None:
     """Outline and loudest part of a recording [T]; None of nothing."""
     if waveform is None or not len(waveform):
         return None
-    length, total = round(PLAYED_SECONDS * sample_rate), len(waveform)
+    length, total = _most_samples(sample_rate), len(waveform)
     start = loudest_start(waveform, length=length)
     played = waveform[start : start + length]
     words = f"{total / sample_rate:.1f}{SPACE}s"
     if len(played) < total:
-        words += f", played: the loudest {PLAYED_SECONDS:g}{SPACE}s"
+        words += f", played: the loudest {length / sample_rate:.3g}{SPACE}s"
         words += f" from {start / sample_rate:.1f}{SPACE}s on"
     words += f", peak {_decibels(peak_db(waveform))}"
     return Sound(
@@ -208,6 +208,11 @@ def sound(waveform: Waveform | None, *, sample_rate: int) -> Sound | None:
         width=round(100 * len(played) / total, 2),
         words=words,
     )
+
+
+def _most_samples(sample_rate: int) -> int:
+    """How much of a recording a player gets."""
+    return min(round(PLAYED_SECONDS * sample_rate), PLAYED_SAMPLES)
 
 
 def _decibels(level: float) -> str:
@@ -276,7 +281,7 @@ def _track(
     """A recording that begins at a time on the axis, played from where both sound."""
     common, sample_rate = listen
     start = min(max(round((common - begin) * sample_rate), 0), len(waveform) - 1)
-    length = round(PLAYED_SECONDS * sample_rate)
+    length = _most_samples(sample_rate)
     left = axis.place(begin)
     width = round(axis.place(begin + len(waveform) / sample_rate) - left, 2)
     return Track(
