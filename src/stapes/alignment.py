@@ -71,6 +71,7 @@ class Alignment:
         offset_seconds: time in the first waveform less the time in the second.
         start_seconds: where what they share begins in the first.
         shared_seconds: how much audio is the same.
+        agreement: which share that is of all that can be heard where the two overlap.
         similarity: correlation of the longest shared stretch, flattened, up to 1.
         gain_db: level of the second less the level of the first.
         inverted: whether the polarity differs.
@@ -79,6 +80,7 @@ class Alignment:
     offset_seconds: float
     start_seconds: float
     shared_seconds: float
+    agreement: float
     similarity: float
     gain_db: float
     inverted: bool
@@ -106,9 +108,12 @@ def align(first: Waveform, second: Waveform, *, offset_seconds: float) -> Alignm
     found = [part for part in parts if part is not None]
     if not found:
         return None
-    best = max(found, key=lambda part: part.shared_seconds)
-    shared = sum(part.shared_seconds for part in found)
-    return replace(best, start_seconds=found[0].start_seconds, shared_seconds=shared)
+    return replace(
+        max(found, key=lambda part: part.shared_seconds),
+        start_seconds=found[0].start_seconds,
+        shared_seconds=sum(part.shared_seconds for part in found),
+        agreement=sum(part.agreement for part in found) / len(parts),
+    )
 
 
 def flatten(waveform: Waveform) -> Waveform:
@@ -156,27 +161,25 @@ def _align_part(
     lag, fraction = _peak(correlations, middle=margin)
     b = _delayed(b, fraction)
     inverted = bool(correlations[lag] < 0)
-    same = _same_blocks(a[lag : lag + len(b)], -b if inverted else b)
+    audible, same = _compare_blocks(a[lag : lag + len(b)], -b if inverted else b)
     low, high = _longest_run(same)
     if high - low < FEWEST_BLOCKS:
         return None
     begin, end = low * BLOCK_HOP, (high - 1) * BLOCK_HOP + BLOCK_LENGTH
-    piece = b[begin:end]
-    around = _correlate(a[lag + begin - AROUND_LENGTH : lag + end + AROUND_LENGTH], piece)
-    if not _stands_alone(around):
+    around = slice(lag + begin - AROUND_LENGTH, lag + end + AROUND_LENGTH)
+    if not _stands_alone(_correlate(a[around], b[begin:end])):
         return None
-    found = a[lag + begin : lag + end]
-    similarity = abs(_cosine(found, piece))
-    exact = offset + lag - margin
+    shift = lag - margin
     levels = [
-        _rms(_excerpt(waveform, start + shift + begin, start + shift + end))
-        for waveform, shift in ((first, lag - margin), (second, -offset))
+        _rms(_excerpt(waveform, begin + moved, end + moved))
+        for waveform, moved in ((first, start + shift), (second, start - offset))
     ]
     return Alignment(
-        offset_seconds=(exact + fraction) / RATE_HZ,
-        start_seconds=(start + lag - margin + int(same.argmax()) * BLOCK_HOP) / RATE_HZ,
+        offset_seconds=(offset + shift + fraction) / RATE_HZ,
+        start_seconds=(start + shift + int(same.argmax()) * BLOCK_HOP) / RATE_HZ,
         shared_seconds=_covered(same) / RATE_HZ,
-        similarity=similarity,
+        agreement=float(same.sum() / audible.sum()),
+        similarity=abs(_cosine(a[lag + begin : lag + end], b[begin:end])),
         gain_db=20 * float(np.log10(levels[1] / levels[0])),
         inverted=inverted,
     )
@@ -215,21 +218,21 @@ def _delayed(waveform: Waveform, fraction: float) -> Waveform:
     return np.fft.irfft(np.fft.rfft(waveform, n) * turn, n)[: len(waveform)].astype(np.float32)
 
 
-def _same_blocks(first: Waveform, second: Waveform) -> NDArray[np.bool_]:
-    """Which of the half overlapping pieces of two waveforms [T] are the same: [n_blocks]."""
+def _compare_blocks(
+    first: Waveform, second: Waveform
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which half overlapping pieces of two waveforms [T] can be heard in either, and are equal."""
     if len(first) < BLOCK_LENGTH:
-        return np.zeros(0, dtype=bool)
+        return np.zeros(0, dtype=bool), np.zeros(0, dtype=bool)
     views = [
         np.lib.stride_tricks.sliding_window_view(waveform, BLOCK_LENGTH)[::BLOCK_HOP]
         for waveform in (first, second)
     ]
     products = np.einsum("bt,bt->b", *views)
     energies = np.array([np.einsum("bt,bt->b", view, view) for view in views])
-    speaking = energies > QUIET * energies.max() + 1e-9
-    same: NDArray[np.bool_] = speaking.all(axis=0) & (
-        products >= SAME * np.sqrt(energies.prod(axis=0))
-    )
-    return same
+    audible = energies > QUIET * energies.max() + 1e-9
+    same = audible.all(axis=0) & (products >= SAME * np.sqrt(energies.prod(axis=0)))
+    return audible.any(axis=0), same
 
 
 def _longest_run(flags: NDArray[np.bool_]) -> tuple[int, int]:

@@ -37,8 +37,8 @@ FAINTEST = 3e-4
 CONTEXT_FRAMES = 31
 """Half a second: what is loud there hides what is faint."""
 
-BLOCK_FRAMES = 4_096
-"""Frames looked at together, about a minute: memory does not grow with the recording."""
+BLOCK_FRAMES, BLOCK_PEAKS = 4_096, 16_384
+"""Looked at together, a minute or two: memory hardly grows with the recording."""
 
 N_LATER, N_LOOKED_AT = 3, 16
 """Each peak forms triples with the first 3 fitting ones of the 16 that follow it."""
@@ -87,7 +87,11 @@ class Candidate:
 def fingerprint(waveform: Waveform) -> Fingerprint:
     """Hashes of a waveform [T] at :data:`RATE_HZ`; empty for silence."""
     times, frequencies = _peaks(waveform)
-    return _triples(times, frequencies)
+    pieces = [np.empty(0, np.uint64)]
+    for start in range(0, len(times), BLOCK_PEAKS):
+        ahead = slice(start, start + BLOCK_PEAKS + N_LOOKED_AT)
+        pieces.append(_triples(times[ahead], frequencies[ahead], n=BLOCK_PEAKS))
+    return np.concatenate(pieces)
 
 
 def find_candidates(fingerprints: Sequence[Fingerprint]) -> list[Candidate]:
@@ -182,9 +186,9 @@ def _largest(values: NDArray[np.float32], reach: int, *, axis: int) -> NDArray[n
     return np.moveaxis(result, 0, axis)
 
 
-def _triples(times: Floats, frequencies: Floats) -> Fingerprint:
-    """Hash each peak with pairs of the peaks behind it: [n] -> at most [n * 3], by time."""
-    others = _neighbours(times, frequencies)
+def _triples(times: Floats, frequencies: Floats, *, n: int) -> Fingerprint:
+    """Hash the first n peaks, each with pairs of the peaks behind it: at most [n * 3], by time."""
+    others = _neighbours(times, frequencies)[:n]
     hashes = [np.empty(0, np.uint64)]
     for j, k in itertools.combinations(range(N_LATER), 2):
         row = np.flatnonzero(others[:, k] >= 0)

@@ -35,12 +35,13 @@ VERSION = 1
 """Raised when the same waveforms give another result; a part of the names in the cache."""
 
 WHOLE = 0.9
-"""Two clips are the same audio, not an overlap, if they share this part of the longer one."""
+"""Two clips are the same audio, not an overlap, if this part of the longer one lies beside the
+other, and this part of what can be heard there is the same."""
 
 N_THREADS = 2
 """Clips heard or pairs compared at a time; NumPy releases the interpreter."""
 
-N_REMEMBERED = 16
+N_REMEMBERED = 4
 """Waveforms kept while candidates, which come in order, are compared."""
 
 N_CACHED = 100
@@ -182,10 +183,17 @@ def _prove(
     for candidate in candidates:
         found = align(first, second, offset_seconds=candidate.offset_seconds)
         if found is not None:
-            longest = max(heard[i].duration_seconds for i in pair)
-            whole = found.shared_seconds >= WHOLE * longest
-            return Finding("same audio" if whole else "overlap", pair, alignment=found)
+            kind = "same audio" if _is_whole(found, *(heard[i] for i in pair)) else "overlap"
+            return Finding(kind, pair, alignment=found)
     return None
+
+
+def _is_whole(found: Alignment, first: Heard, second: Heard) -> bool:
+    """Whether all of two clips is the same audio."""
+    end = min(first.duration_seconds, found.offset_seconds + second.duration_seconds)
+    overlap = end - max(0.0, found.offset_seconds)
+    longest = max(first.duration_seconds, second.duration_seconds)
+    return overlap >= WHOLE * longest and found.agreement >= WHOLE
 
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
@@ -204,10 +212,11 @@ def _resampled(waveform: Waveform, sample_rate: int) -> Waveform:
     return resampled
 
 
-def cache_folder() -> Path:
-    """Where results are remembered: ``$XDG_CACHE_HOME/stapes``, else ``~/.cache/stapes``."""
+def cache_folder() -> Path | None:
+    """``$XDG_CACHE_HOME/stapes``, else ``~/.cache/stapes``; None where nobody is at home."""
     given = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(given if os.path.isabs(given) else os.path.expanduser("~/.cache")) / "stapes"
+    folder = Path(given if os.path.isabs(given) else os.path.expanduser("~/.cache"), "stapes")
+    return folder if folder.is_absolute() else None
 
 
 def _cache_name(clips: Sequence[Clip], keys: Sequence[bytes | None], *, sample_rate: int) -> str:
