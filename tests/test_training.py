@@ -10,11 +10,12 @@ import torch
 
 from stapes.augment import augment, colour, mix
 from stapes.augment import normalise as torch_normalise
+from stapes.batches import Examples
 from stapes.config import ModelConfig, TrainingConfig
 from stapes.engine import FoldedNetwork, probabilities
 from stapes.errors import StopRequestedError, TrainingError, UsageError
 from stapes.segments import normalise
-from stapes.training import Examples, fit, learning_rate
+from stapes.training import fit, learning_rate
 
 CONFIG = ModelConfig(("low", "high"), n_layers=5, n_filters=4, segment_length=1000)
 QUICK = TrainingConfig(epochs=3, steps_per_epoch=8, batch_size=8, averaging=0.8)

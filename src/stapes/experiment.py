@@ -25,7 +25,8 @@ from stapes.sharing import cache_folder, find_shared
 from stapes.splits import check_undivided, split
 
 if TYPE_CHECKING:
-    from stapes.training import Examples, State, Step
+    from stapes.batches import Examples
+    from stapes.training import State, Step
 
 Leaks = Literal["refuse", "regroup", "allow"]
 
@@ -234,7 +235,7 @@ def learn(
 def _examples(
     decoded: DecodedDataset, indices: Sequence[int], classes: Sequence[str]
 ) -> "Examples":
-    from stapes.training import Examples
+    from stapes.batches import Examples
 
     clips, waveforms = decoded.pick(indices)
     return Examples([c.title for c in clips], waveforms, targets_of(clips, classes).tolist())

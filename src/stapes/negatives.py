@@ -81,7 +81,8 @@ def _noises(segments: Waveform, rng: np.random.Generator) -> Array:
     n_batch, length = segments.shape
     n_bins = length // 2 + 1
     share = np.maximum(np.arange(n_bins, dtype=np.float32) / (n_bins - 1), LOWEST_SHARE)
-    magnitudes = share ** _uniform((-2.0, 0.5), n_batch, rng)  # power law, -12 to 3 dB an octave
+    slopes = _uniform((-2.0, 0.5), n_batch, rng).astype(np.float32)  # -12 to 3 dB an octave
+    magnitudes = np.exp(slopes * np.log(share))
     own = rng.random(n_batch) < 0.5
     magnitudes[own] = np.abs(np.fft.rfft(segments[own]))
     phases = 2 * np.pi * rng.random((n_batch, n_bins), np.float32)

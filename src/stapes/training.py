@@ -5,12 +5,10 @@ every epoch and when asked to end, so a resumed run ends bit for bit as if never
 """
 
 import hashlib
-import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,50 +16,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from stapes import __version__, augment, checkpoint, negatives
+from stapes import __version__, checkpoint
+from stapes.batches import Batch, Examples, batches
 from stapes.checkpoint import Tensors
 from stapes.config import ModelConfig, TrainingConfig, as_dict
 from stapes.engine import FoldedNetwork, probabilities
 from stapes.errors import StopRequestedError, TrainingError, UsageError
 from stapes.files import write_bytes
-from stapes.generator import SegmentGenerator
 from stapes.interruption import Interruption
 from stapes.model import Network
-from stapes.segments import Waveform, gated_segments, normalise
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Clips to learn from or to be measured on.
-
-    Attributes:
-        names: what errors call each clip.
-        waveforms: one [T] a clip.
-        targets: class index of each clip; -1 for what is none of the classes.
-    """
-
-    names: Sequence[str]
-    waveforms: Sequence[Waveform]
-    targets: Sequence[int]
-
-    def of_classes(self) -> "Examples":
-        """The clips that are of a class."""
-        return self._pick([i for i, target in enumerate(self.targets) if target >= 0])
-
-    def of_none(self) -> "Examples":
-        """The clips that are none of the classes."""
-        return self._pick([i for i, target in enumerate(self.targets) if target < 0])
-
-    def _pick(self, rows: Sequence[int]) -> "Examples":
-        return Examples(
-            [self.names[i] for i in rows],
-            [self.waveforms[i] for i in rows],
-            [self.targets[i] for i in rows],
-        )
+from stapes.segments import gated_segments
 
 
 @dataclass(slots=True)
@@ -124,11 +91,11 @@ def fit(
             return state
     known, foreign = training.of_classes(), training.of_none()
     heard = validation.of_classes() if validation is not None else None
-    batches = _batches(config, settings, known, foreign, first_step=state.step)
+    coming = batches(config, settings, known, foreign, first_step=state.step)
     names = [*known.names, *foreign.names]
     began = time.monotonic() - state.seconds
-    with Interruption() as interruption, closing(batches), _told_of_memory(settings):
-        for batch in batches:
+    with Interruption() as interruption, closing(coming), _told_of_memory(settings):
+        for batch in coming:
             state.optimizer.param_groups[0]["lr"] = learning_rate(state.step, settings)
             _take_step(state, batch, names=names)
             _follow(state, decay=settings.averaging)
@@ -191,72 +158,7 @@ def _begin(config: ModelConfig, settings: TrainingConfig) -> State:
     return State(network, optimizer, {k: v.clone() for k, v in _floats(network).items()})
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Augmented segments [B, T], soft targets [B, n_classes (+ 1)] and the clips they came from."""
-
-    segments: Tensor
-    targets: Tensor
-    clips: NDArray[np.int64]
-
-
-def _batches(
-    config: ModelConfig,
-    settings: TrainingConfig,
-    known: Examples,
-    foreign: Examples,
-    *,
-    first_step: int,
-) -> Generator[_Batch, None, None]:
-    """Batches for ever from a given step, each made while the one before is learnt from.
-
-    What is none of the classes is made up, but for a half that is the user's if there is any.
-    """
-    of_classes = _generator(config, settings, known)
-    of_none = _generator(config, settings, foreign) if foreign.names else None
-    n_none = settings.n_negatives
-    n_own = n_none // 2 if of_none is not None else 0
-
-    def make(step: int) -> _Batch:
-        rng = np.random.default_rng([settings.seed, step, 1])
-        drawn = of_classes.batch(step, batch_size=settings.batch_size - n_none)
-        parts, clips = [drawn.segments], [drawn.clips]
-        if n_none:
-            models = normalise(drawn.segments[: n_none - n_own])
-            parts.append(negatives.make(models, sample_rate=config.sample_rate, rng=rng))
-        if n_own and of_none is not None:
-            own = of_none.batch(step, batch_size=n_own)
-            parts.append(own.segments)
-            clips.append(own.clips + len(known.names))
-        segments = torch.from_numpy(np.concatenate(parts)).to(settings.device)
-        none = np.full(n_none, len(config.classes))
-        targets = torch.from_numpy(np.concatenate([drawn.targets, none])).to(settings.device)
-        one_hot = F.one_hot(targets, len(config.classes) + (n_none > 0)).float()
-        augmented = augment.augment(segments, one_hot, config=config, settings=settings, rng=rng)
-        return _Batch(*augmented, np.concatenate(clips))
-
-    with ThreadPoolExecutor(1) as ahead:
-        coming = ahead.submit(make, first_step)
-        for step in itertools.count(first_step + 1):
-            batch = coming.result()
-            coming = ahead.submit(make, step)
-            yield batch
-
-
-def _generator(
-    config: ModelConfig, settings: TrainingConfig, examples: Examples
-) -> SegmentGenerator:
-    return SegmentGenerator(
-        examples.waveforms,
-        [max(target, 0) for target in examples.targets],
-        segment_length=config.segment_length,
-        gate=config.gate,
-        speed=settings.speed,
-        seed=settings.seed,
-    )
-
-
-def _take_step(state: State, batch: _Batch, *, names: Sequence[str]) -> None:
+def _take_step(state: State, batch: Batch, *, names: Sequence[str]) -> None:
     """One gradient step; a loss that is not finite stops before it touches the weights."""
     state.network.train()
     logits = state.network(batch.segments)  # [B, n_outputs (+ 1)]
