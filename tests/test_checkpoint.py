@@ -134,6 +134,17 @@ def test_forged_files_are_refused_in_one_line(tmp_path, content, told):
     assert "\n" not in str(caught.value)
 
 
+def test_a_header_of_any_length_is_read_even_one_that_begins_like_a_pickle():
+    first_bytes = set()
+    for length in range(0, 256, 4):  # headers are padded to eight bytes
+        content = checkpoint.pack({"x": np.zeros(1, np.float32)}, {"note": "x" * length})
+        tensors, metadata = checkpoint.unpack(content, name="model")
+        assert list(tensors) == ["x"]
+        assert len(metadata["note"]) == length
+        first_bytes.add(content[0])
+    assert 0x80 in first_bytes
+
+
 def test_a_file_larger_than_any_model_is_not_read(tmp_path):
     path = tmp_path / "big"
     with path.open("wb") as file:

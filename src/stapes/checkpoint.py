@@ -82,10 +82,10 @@ def unpack(content: bytes, *, name: str) -> tuple[Tensors, dict[str, Any]]:
     Raises:
         ModelFileError: not such a file, or any byte of it changed.
     """
-    if content[:1] == b"\x80" or content[:2] == b"PK":
-        raise ModelFileError(f"{name}: a pickle, which can run code; stapes never loads one")
     place = _checksum_place(content)
-    if place == (0, 0):
+    if place == (0, 0):  # only now, for the length of a header may look like a pickle
+        if content[:1] == b"\x80" or content[:2] == b"PK":
+            raise ModelFileError(f"{name}: a pickle, which can run code; stapes never loads one")
         raise ModelFileError(f"{name}: not a model file of stapes; train one with 'stapes train'")
     if content[place[0] : place[1]].decode() != _digest(content, place):
         raise ModelFileError(f"{name}: damaged (checksum differs); copy or train it again")

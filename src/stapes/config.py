@@ -130,7 +130,7 @@ class TrainingConfig:
     mixing: float = 1.0
     equaliser_db: float = 4.0
     noise_db: float = -5.0
-    negatives: float = 0.0
+    negatives: float = 0.25
     validation_share: float = 0.1
     patience: int = 0
     device: str = "cpu"

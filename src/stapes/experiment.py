@@ -290,6 +290,7 @@ def provenance(
         "seconds": time.monotonic() - started,
         "version": __version__,
         "examples": examples,
+        "profile": profile_of(decoded, range(len(decoded.clips))).as_dict(),
     } | left_out(decoded)
 
 

@@ -31,6 +31,9 @@ BLOCK_SECONDS = 10.0
 SEGMENTS_AT_ONCE = 64
 """Segments cut out at a time: bounds the memory however short the hop, not the result."""
 
+NONE = "none-of-these"
+"""The flag of a recording that is likely of no class."""
+
 Findings = tuple[tuple[str, ...], tuple[str, ...]]
 """Short words for what is unusual about a recording, and sentences that explain them."""
 
@@ -97,7 +100,6 @@ class Prediction:
         label: the most probable class.
         probability: of that class.
         probabilities: of every class.
-        accepted: False if it is likely none of the classes, whatever its label.
         duration_seconds: of the audio that was there.
         flags: short words for what is unusual ("damaged", "short", "none-of-these", ...).
         notes: a sentence for each.
@@ -109,16 +111,20 @@ class Prediction:
     label: str
     probability: float
     probabilities: dict[str, float]
-    accepted: bool
     duration_seconds: float
     flags: tuple[str, ...]
     notes: tuple[str, ...]
     start_seconds: NDArray[np.float64]
     segment_probabilities: NDArray[np.float32]
 
+    @property
+    def accepted(self) -> bool:
+        """Whether it is likely of a class at all, and so its label worth something."""
+        return NONE not in self.flags
+
     def as_dict(self, *, segments: bool = False) -> dict[str, Any]:
         """Plain values, ready for JSON; with ``segments`` also the timeline."""
-        names = ("path", "label", "probability", "probabilities", "accepted", "duration_seconds")
+        names = ("path", "label", "probability", "probabilities", "duration_seconds")
         values = {name: getattr(self, name) for name in names} | {"flags": list(self.flags)}
         if segments:
             values["segments"] = [
@@ -301,16 +307,14 @@ class Classifier:
             flags = (*flags, "short")
             notes = (*notes, f"shorter than a segment of {config.segment_seconds:g} s; padded")
         label, score = config.classes[winner], float(outputs.scores(gate=config.gate)[winner])
-        accepted = score >= self.model.acceptance.thresholds.get(label, 0.0)
-        if not accepted:
-            flags = (*flags, "none-of-these")
+        if score < self.model.acceptance.thresholds.get(label, 0.0):
+            flags = (*flags, NONE)
             notes = (*notes, f"likely none of {', '.join(config.classes)}")
         return Prediction(
             path=path,
             label=label,
             probability=float(shares[winner]),
             probabilities=dict(zip(config.classes, shares.tolist(), strict=True)),
-            accepted=accepted,
             duration_seconds=outputs.n_samples / config.sample_rate,
             flags=flags,
             notes=notes,

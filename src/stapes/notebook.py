@@ -18,9 +18,10 @@ from stapes.config import ModelConfig, TrainingConfig, as_dict
 from stapes.dataset import DecodedDataset
 from stapes.engine import FoldedNetwork
 from stapes.errors import UsageError
-from stapes.experiment import class_names, learn, left_out, read, step_reporter
+from stapes.experiment import DataOptions, class_names, learn, left_out, read, step_reporter
 from stapes.holdout import TEST_SHARE
 from stapes.measurement import Measured, measure, summarise
+from stapes.negatives import is_negative
 from stapes.progress import Progress, silent
 from stapes.segments import SILENCE_RMS, Waveform
 from stapes.splits import split
@@ -32,7 +33,13 @@ ROWS = ("notebook", "notebook_blind", "split_by_file", "honest")
 """What is measured, from the notebook's protocol to the honest one."""
 
 PLAIN = TrainingConfig(
-    epochs=15, averaging=0.0, speed=0.0, mixing=0.0, equaliser_db=0.0, validation_share=0.0
+    epochs=15,
+    averaging=0.0,
+    speed=0.0,
+    mixing=0.0,
+    equaliser_db=0.0,
+    negatives=0.0,
+    validation_share=0.0,
 )
 """Training as in the notebook: no augmentation, no averaging, the last epoch is kept."""
 
@@ -60,7 +67,8 @@ def reproduce(
     started = time.monotonic()
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}: give at least 1")
-    decoded, _ = read(data, progress)
+    decoded, _ = read(data, progress, options=DataOptions(leaks="regroup"))
+    decoded = decoded.only([i for i, c in enumerate(decoded.clips) if not is_negative(c.label)])
     rows: dict[str, list[Measured]] = {name: [] for name in ROWS}
     by_file = _sources_forgotten(decoded)
     for seed in range(seeds):
@@ -110,7 +118,8 @@ def _notebook(
     decoded: DecodedDataset, settings: TrainingConfig, progress: Progress, *, told: str
 ) -> tuple[Measured, Measured]:
     """Measured with the labels leaking into the normalisation, and without them."""
-    from stapes.training import Examples, fit
+    from stapes.batches import Examples
+    from stapes.training import fit
 
     classes = class_names(decoded.clips)
     config = ModelConfig(classes, normalise=False)
