@@ -228,8 +228,10 @@ def validate(network: FoldedNetwork, validation: Examples) -> dict[str, float]:
             hop_length=network.config.segment_length // 2,
             gate=network.config.gate,
         )
-        shares = probabilities(network.logits(network.prepare(segments)))  # [N, n_classes]
-        losses.append(-np.log(np.maximum(shares[:, target], 1e-12)))
+        logits, none = network.logits_and_none(network.prepare(segments))
+        learnt = probabilities(logits, none)[:, target]  # [N], as in training: "none" has a share
+        losses.append(-np.log(np.maximum(learnt, 1e-12)))
+        shares = probabilities(logits)  # [N, n_classes]
         right.append(shares.argmax(axis=1) == target)
         clips_right.append(shares.mean(axis=0).argmax() == target)
     return {
