@@ -98,7 +98,7 @@ def test_settings_that_are_not_given_are_left_to_the_library(stapes, monkeypatch
     assert stapes("train", "data", "--out", "run").code == 0
     assert stapes("train", "data", "--out", "run", "--epochs", 7, "--patience", 0).code == 0
     given = {"out", "preset", "resume", "overwrite", "progress", "seed"}
-    given |= {"labels", "leaks", "foreign"}
+    given |= {"leaks"}
     assert set(asked[0]) == given
     assert set(asked[1]) == given | {"epochs", "patience"}
     assert (asked[1]["epochs"], asked[1]["patience"]) == (7, 0)
@@ -157,8 +157,8 @@ def test_the_table_is_for_people(stapes, run_folder, folder):
 def test_what_is_skipped_is_listed_and_the_exit_code_says_so(stapes, run_folder, folder):
     (folder / "bad.wav").write_bytes(b"no audio")
     (folder / "empty.wav").write_bytes(b"")
-    for options in ([], ["--format", "jsonl"], ["--format", "csv", "--out", folder / "../x.csv"]):
-        ended = stapes("predict", run_folder, folder, *options)
+    for given in ([], ["--format", "jsonl"], ["--format", "csv", "--out", folder / "../x.csv"]):
+        ended = stapes("predict", run_folder, folder, *given)
         assert ended.code == 3
         told = sorted(ended.err.splitlines())
         assert len(told) == 2
@@ -202,9 +202,9 @@ def test_a_spreadsheet_runs_nothing(stapes, tmp_path, monkeypatch):
     checkpoint.save("model", random_model(("=1+1", "@cmd")))
     write_tone(tmp_path / "=cmd|calc.wav", "low", seed=0, seconds=0.1)
     write_tone(tmp_path / "-1.wav", "low", seed=1, seconds=0.1)
-    for options in ([], ["--segments"]):
+    for given in ([], ["--segments"]):
         ended = stapes(
-            "predict", "model", *options, "--format", "csv", "--", "=cmd|calc.wav", "-1.wav"
+            "predict", "model", *given, "--format", "csv", "--", "=cmd|calc.wav", "-1.wav"
         )
         rows = list(csv.reader(io.StringIO(ended.out.decode())))
         assert len(rows) > 2

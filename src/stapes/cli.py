@@ -14,7 +14,6 @@ from typer.exceptions import TyperException
 
 from stapes import __version__
 from stapes.errors import StapesError, UsageError
-from stapes.files import write_json
 from stapes.options import (
     Batch,
     Data,
@@ -43,6 +42,7 @@ from stapes.terminal import (
     print_predictions,
     print_protocols,
     progress_bar,
+    save_json,
     say,
     tell_run,
     tell_skipped,
@@ -106,7 +106,7 @@ def train(
     """Train a classifier and measure it on sources held out."""
     from stapes.holdout import train as run
 
-    settings = given(epochs, batch_size, learning_rate, patience, device) | {"seed": seed}
+    settings = given(locals())
     _set_threads(threads)
     with progress_bar() as progress:
         metrics = run(
@@ -116,9 +116,8 @@ def train(
             resume=resume,
             overwrite=overwrite,
             progress=progress,
-            labels=labels,
+            seed=seed,
             leaks=leaks,
-            foreign=tuple(foreign or ()),
             **settings,
         )
     print_metrics(metrics, title="Held-out sources")
@@ -148,7 +147,7 @@ def crossval(
     from stapes.crossvalidation import crossval as run
 
     check_json(json_path, data)
-    settings = given(epochs, batch_size, learning_rate, patience, device)
+    settings = given(locals())
     _set_threads(threads)
     with progress_bar() as progress:
         metrics = run(
@@ -158,12 +157,10 @@ def crossval(
             seeds=seeds,
             overwrite=overwrite,
             progress=progress,
-            labels=labels,
             leaks=leaks,
-            foreign=tuple(foreign or ()),
             **settings,
         )
-    _save(metrics, json_path)
+    save_json(metrics, json_path)
     print_metrics(metrics, title=f"{len(metrics['folds'])} folds, {seeds} seeds")
     tell_run(out)
     finish(metrics)
@@ -193,9 +190,9 @@ def evaluate(
             overwrite=overwrite,
             progress=progress,
             leaks=leaks,
-            foreign=tuple(foreign or ()),
+            foreign=foreign or (),
         )
-    _save(metrics, json_path)
+    save_json(metrics, json_path)
     print_metrics(metrics, title=str(data))
     tell_run(out)
     finish(metrics)
@@ -220,7 +217,7 @@ def audit(
         check_out(out, read=[], overwrite=overwrite)
     with progress_bar() as progress:
         results = run(data, progress=progress)
-    _save(results, json_path)
+    save_json(results, json_path)
     if out is not None:
         write_sources(out, results)
     print_audit(results)
@@ -250,7 +247,7 @@ def reproduce(
     check_json(json_path, data)
     with progress_bar() as progress:
         results = run(data, seeds=seeds, epochs=epochs, progress=progress)
-    _save(results, json_path)
+    save_json(results, json_path)
     print_protocols(results)
     finish(results)
 
@@ -395,8 +392,3 @@ def _set_threads(threads: int | None) -> None:
 
     if threads is not None:
         set_threads(threads)
-
-
-def _save(metrics: dict[str, Any], path: Path | None) -> None:
-    if path is not None:
-        write_json(path, metrics)

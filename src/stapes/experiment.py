@@ -47,7 +47,7 @@ class DataOptions:
 
     labels: str | Path | None = None
     leaks: Leaks = "refuse"
-    foreign: tuple[str | Path, ...] = ()
+    foreign: Sequence[str | Path] = ()
 
     def __post_init__(self) -> None:
         """Check what can be checked without reading.

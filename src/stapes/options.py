@@ -1,12 +1,14 @@
 """What the commands take: their options, and checks of paths before any work is done."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from stapes.config import TrainingConfig
 from stapes.errors import StapesError, UsageError
 from stapes.files import remove_orphans
 
@@ -35,15 +37,13 @@ Foreign = Annotated[
 ]
 
 
-def given(
-    epochs: int | None,
-    batch_size: int | None,
-    learning_rate: float | None,
-    patience: int | None,
-    device: str | None,
-) -> dict[str, Any]:
-    """The training settings that the user gave; the others keep their defaults."""
-    return {name: value for name, value in locals().items() if value is not None}
+SETTINGS = ("labels", "foreign", *(f.name for f in fields(TrainingConfig) if f.name != "seed"))
+"""Options that keep the defaults of the library unless they are given."""
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the user gave, of all options of a command."""
+    return {name: options[name] for name in SETTINGS if options.get(name) is not None}
 
 
 def hop_of(hop: str | None) -> float | Literal["dense"] | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from stapes.clips import printable
-from stapes.files import replacing
+from stapes.files import replacing, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -238,6 +238,12 @@ def write_lines(lines: Iterable[str], out: Path | None) -> None:
     with replacing(out) as file:
         for line in lines:
             file.write(line.encode("utf-8", "surrogateescape"))
+
+
+def save_json(metrics: dict[str, Any], path: Path | None) -> None:
+    """Write results to a file, if one was asked for."""
+    if path is not None:
+        write_json(path, metrics)
 
 
 def tell_run(out: Path | None) -> None:
