@@ -158,15 +158,9 @@ def _between(
     """
     step = np.eye(2, dtype=int)[axis]
     last = np.array(magnitudes.shape) - 1
-    before, here, behind = (
-        np.log(
-            magnitudes[
-                np.clip(frames + d * step[0], 0, last[0]), np.clip(bins + d * step[1], 0, last[1])
-            ]
-            + 1e-9
-        )
-        for d in (-1, 0, 1)
-    )
+    cells = np.stack([frames, bins], axis=1)
+    near = (np.clip(cells + step * d, 0, last).T for d in (-1, 0, 1))
+    before, here, behind = (np.log(magnitudes[tuple(where)] + 1e-9) for where in near)
     curvature = np.minimum(before - 2 * here + behind, -1e-6)
     shift: Floats = np.clip(0.5 * (before - behind) / curvature, -0.5, 0.5)
     return shift
@@ -256,10 +250,11 @@ def _packed(
 
 
 def _most_voted(matches: NDArray[np.int64], starts: NDArray[np.int64]) -> list[Candidate]:
-    """The offsets of each pair on which most matches agree, give or take a frame."""
+    """The offsets of each pair on which most of the sorted matches agree, give or take a frame."""
     if not len(matches):
         return []
-    keys, counts = np.unique(matches, return_counts=True)
+    first_of_run = np.flatnonzero(np.diff(matches, prepend=matches[0] - 1))
+    keys, counts = matches[first_of_run], np.diff(first_of_run, append=len(matches))
     votes = counts.copy()
     adjacent = np.diff(keys) == 1
     votes[:-1] += np.where(adjacent, counts[1:], 0)
