@@ -8,7 +8,7 @@ import pytest
 
 from tones import write_tones
 
-QUICK = {"epochs": 2, "steps_per_epoch": 15, "batch_size": 8, "averaging": 0.8}
+QUICK = {"epochs": 2, "steps_per_epoch": 15, "batch_size": 12, "averaging": 0.8}
 
 
 @pytest.fixture(scope="session")

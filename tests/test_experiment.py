@@ -290,7 +290,8 @@ def two_seeds(tones_folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "fit", fit)
     monkeypatch.setattr(crossvalidation, "measure", measure)
-    metrics = crossval(tmp_path / "table.csv", seeds=2, epochs=1, steps_per_epoch=2, batch_size=2)
+    quick = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "validation_share": 0.1}
+    metrics = crossval(tmp_path / "table.csv", seeds=2, **quick)
     sources = {c.name: c.source for c in load_dataset(tmp_path / "table.csv").clips}
     return metrics, pairs, sources
 

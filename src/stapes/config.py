@@ -114,7 +114,8 @@ class TrainingConfig:
         negatives: share of each batch that is none of the classes: made up, and half of it the
             user's own where there are any; 0 is off, and the network then takes everything for
             one of its classes.
-        validation_share: share of the sources that choose the best epoch; 0 keeps the last.
+        validation_share: share of the sources that choose the best epoch; 0 learns from them, too,
+            and keeps the last, which a falling learning rate and averaged weights make good.
         patience: epochs without a better validation loss before stopping early; 0 is never.
         device: "cpu" or "cuda".
     """
@@ -131,7 +132,7 @@ class TrainingConfig:
     equaliser_db: float = 4.0
     noise_db: float = -5.0
     negatives: float = 0.25
-    validation_share: float = 0.1
+    validation_share: float = 0.0
     patience: int = 0
     device: str = "cpu"
 
@@ -139,7 +140,7 @@ class TrainingConfig:
         """Check every number against its range.
 
         Raises:
-            UsageError: a number out of range or an unknown device.
+            UsageError: a number out of range, an unknown device, or patience without validation.
         """
         _check_range(self, "seed", 0, 2**32 - 1)
         _check_range(self, "epochs", 1, 100_000)
@@ -155,6 +156,11 @@ class TrainingConfig:
         _check_range(self, "negatives", 0.0, 0.5)
         _check_range(self, "validation_share", 0.0, 0.5)
         _check_range(self, "patience", 0, 100_000)
+        if self.patience and not self.validation_share:
+            raise UsageError(
+                f"patience is {self.patience}, but nothing is held out to be patient with: give"
+                " validation_share (--validation-share), such as 0.1"
+            )
         if self.device not in ("cpu", "cuda"):
             raise UsageError(f"device is {self.device!r}: give 'cpu' or 'cuda'")
 

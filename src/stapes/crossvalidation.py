@@ -130,7 +130,8 @@ def _measure(
     metrics["seeds"] = [{"seed": s, **_headline(m)} for s, m in enumerate(by_seed)]
     alone = [replace(clip, source=clip.title, fold=None) for clip in decoded.clips]
     if len({clip.source for clip in decoded.clips}) < len(alone):
-        found = trial.answers(folds(alone, seed=0), seeds, task="split by file, to compare")
+        by_file = folds(alone, n_folds=len(pairs), seed=0)
+        found = trial.answers(by_file, seeds, task="split by file, to compare")
         joined = Measured.join([part for of_seed in found for part in of_seed])
         metrics["by_file"] = _headline(joined.known, n_repeats=seeds)
     return together, metrics, knowledge

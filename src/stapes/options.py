@@ -21,6 +21,9 @@ Preset = Annotated[str, typer.Option(help="Name of the network.")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of 100 steps each.")]
 Batch = Annotated[int | None, typer.Option("--batch-size", help="Segments a step.")]
 Rate = Annotated[float | None, typer.Option("--learning-rate", help="Peak learning rate.")]
+Validation = Annotated[
+    float | None, typer.Option("--validation-share", help="Share of sources that choose the epoch.")
+]
 Patience = Annotated[int | None, typer.Option(help="Epochs to wait for a better one; 0: all.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(help="Processor threads.")]

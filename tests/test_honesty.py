@@ -1,0 +1,281 @@
+"""What keeps results honest: leaks mended or refused, foreign sounds, doubts, comparisons."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stapes import experiment, reporting
+from stapes.account import accept, calibrate, suspicions
+from stapes.assessment import evaluate
+from stapes.calibration import Calibration
+from stapes.clips import Clip
+from stapes.config import ModelConfig
+from stapes.crossvalidation import crossval
+from stapes.errors import DataError, UsageError
+from stapes.experiment import DataOptions
+from stapes.holdout import train
+from stapes.inference import SegmentOutputs, load
+from stapes.measurement import Measured
+from stapes.progress import silent
+from stapes.splits import folds
+from tones import RATE, write_tones
+
+QUICK = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 4}
+CONFIG = ModelConfig(("cat", "dog"))
+
+
+def rustle(seconds: float, *, seed: int) -> np.ndarray:
+    """Noise that swells and fades at random, which nothing but itself resembles: float32 [T]."""
+    rng = np.random.default_rng(seed)
+    n = round(seconds * RATE)
+    knots = np.arange(0, n + 1600, 1600)
+    envelope = np.interp(np.arange(n), knots, rng.random(len(knots)))
+    return (0.3 * envelope * rng.normal(size=n)).astype(np.float32)
+
+
+def write(path: Path, wave: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wave, RATE)
+
+
+@pytest.fixture
+def overlapping(tmp_path) -> Path:
+    """Two classes of four recordings in two folds; a/0 and a/1 overlap, and lie in both folds."""
+    root, rows = tmp_path / "in", ["file_name,label,fold"]
+    long = rustle(5, seed=100)
+    for label in "ab":
+        for i in range(4):
+            shared = long[: 3 * RATE] if i == 0 else long[RATE * 3 // 2 :]
+            own = rustle(2, seed=10 * ord(label) + i)
+            write(root / label / f"{i}.wav", shared if (label, i < 2) == ("a", True) else own)
+            rows.append(f"{label}/{i}.wav,{label},{1 + i % 2}")
+    (root / "metadata.csv").write_text("\n".join(rows))
+    return root
+
+
+def read(data: Path, **options):
+    return experiment.read(data, silent, options=DataOptions(**options))
+
+
+# Leaks.
+
+
+def test_what_overlaps_the_judged_fold_is_not_learnt_from(overlapping):
+    decoded, audit = read(overlapping)
+    by_name = {clip.name: clip for clip in decoded.clips}
+    assert by_name["a/0.wav"].source == by_name["a/1.wav"].source
+    assert len({clip.source for clip in decoded.clips}) == 7
+    assert audit["counts"] == {"overlap": 1, "two folds": 1}
+    assert "two sides of the data's own split" in decoded.warnings[-1]
+    assert "nothing is learnt" in decoded.warnings[-1]
+    for training, held in folds(decoded.clips, seed=0):
+        names = {decoded.clips[i].name for i in training}
+        judged = {decoded.clips[i].name for i in held}
+        assert len(judged) == 4
+        assert len(names) == 3  # of four, one overlaps what is judged
+        assert not {"a/0.wav", "a/1.wav"} & names or not {"a/0.wav", "a/1.wav"} & judged
+
+
+def test_leaks_that_are_allowed_are_told_loudly(overlapping):
+    decoded, _ = read(overlapping, leaks="allow")
+    pairs = folds(decoded.clips, seed=0, allow_leaks=True)
+    assert [len(training) for training, _ in pairs] == [4, 4]
+    assert "RESULTS ARE TOO GOOD" in decoded.warnings[-1]
+
+
+def test_folds_made_anew_keep_what_overlaps_together(overlapping):
+    decoded, _ = read(overlapping, leaks="regroup")
+    assert {clip.fold for clip in decoded.clips} == {None}
+    for _, held in folds(decoded.clips, seed=0, n_folds=2):
+        names = {decoded.clips[i].name for i in held}
+        assert len({"a/0.wav", "a/1.wav"} & names) in (0, 2)
+
+
+def test_a_recording_on_both_sides_of_a_split_is_refused_whatever_its_form(overlapping):
+    whole, _ = soundfile.read(overlapping / "b/0.wav")
+    write(overlapping / "b/1.wav", (0.25 * whole).astype(np.float32))
+    with pytest.raises(DataError, match=r"b/0.wav \(fold 1\) and b/1.wav \(fold 2\) are the same"):
+        read(overlapping)
+    for leaks in ("regroup", "allow"):
+        assert len(read(overlapping, leaks=leaks)[0].clips) == 8
+    with pytest.raises(UsageError, match="leaks is 'ignore': give one of refuse, regroup, allow"):
+        read(overlapping, leaks="ignore")
+
+
+def test_a_test_part_is_refused_too_if_it_was_trained_on(tmp_path):
+    for part, first in (("train", 0), ("test", 4)):
+        for label in "ab":
+            for i in range(4):
+                wave = rustle(1.5, seed=10 * ord(label) + first + i)
+                write(tmp_path / part / label / f"{i}.wav", wave)
+    read(tmp_path)
+    copy, _ = soundfile.read(tmp_path / "test/a/0.wav")
+    write(tmp_path / "train/a/copy.wav", (0.5 * copy).astype(np.float32))
+    with pytest.raises(DataError, match=r"\(part test\).*\(part train\)"):
+        read(tmp_path)
+
+
+def test_a_model_is_not_measured_on_what_it_learnt(run_folder, tones_folder, tmp_path):
+    n_held = len(json.loads((run_folder / "metrics.json").read_text())["held_out"])
+    with pytest.raises(DataError, match=f"the model learnt from {16 - n_held} of the 16"):
+        evaluate(run_folder, tones_folder)
+    others = evaluate(run_folder, tones_folder, leaks="regroup")
+    assert others["clips"]["n"] == n_held
+    assert "these are left out" in others["warnings"][-1]
+    everything = evaluate(run_folder, tones_folder, leaks="allow")
+    assert everything["clips"]["n"] == 16
+    assert "results are too good" in everything["warnings"][-1]
+
+
+# Foreign sounds and negatives.
+
+
+def test_foreign_sounds_are_counted_by_their_folder(run_folder, tmp_path):
+    for i in range(3):
+        write(tmp_path / "foreign" / "rain" / f"{i}.wav", rustle(1.5, seed=i))
+        write(tmp_path / "foreign" / "wind" / f"{i}.wav", rustle(1.5, seed=10 + i))
+    data = write_tones(tmp_path / "tones", n_each=2, seed=7)
+    metrics = evaluate(run_folder, data, foreign=[tmp_path / "foreign"])
+    assert metrics["clips"]["n"] == 4
+    foreign = metrics["acceptance"]["foreign"]
+    assert foreign["n"] == 6
+    assert {label: part["n"] for label, part in foreign["by_label"].items()} == {
+        "rain": 3,
+        "wind": 3,
+    }
+    assert foreign["called_before"] == 1
+    with pytest.raises(DataError, match="no recordings in it"):
+        evaluate(run_folder, data, foreign=[tmp_path / "missing"])
+
+
+def test_a_folder_of_noise_is_no_class_but_something_to_tell_the_classes_from(tmp_path):
+    data = write_tones(tmp_path / "in", n_each=6)
+    for i in range(6):
+        write(data / "Noise" / f"{i}.wav", rustle(1.5, seed=i))
+    metrics = train(data, out=tmp_path / "run", **QUICK)
+    assert metrics["classes"] == ["high", "low"]
+    assert metrics["clips"]["n"] == sum(map(sum, metrics["clips"]["confusion"]))
+    assert metrics["acceptance"]["foreign"]["by_label"].keys() == {"Noise"}
+    assert load(tmp_path / "run").classes == ("high", "low")
+
+
+# What is said of the answers, from answers made up.
+
+
+def answers(logits, targets, *, sources=None, none=-np.inf) -> Measured:
+    """Clips of one segment each, with these logits of a dog."""
+    rows = range(len(logits))
+    clips = tuple(
+        Clip(Path(f"{i}.wav"), f"{i}.wav", "dog" if targets[i] else "cat", f"s{i}") for i in rows
+    )
+    if sources is not None:
+        clips = tuple(replace(c, source=s) for c, s in zip(clips, sources, strict=True))
+    outputs = tuple(
+        SegmentOutputs(
+            np.zeros(1, np.int64),
+            np.float32([[logit]]),
+            np.float32([none if np.isscalar(none) else none[i]]),
+            np.ones(1, np.float32),
+            RATE,
+        )
+        for i, logit in enumerate(logits)
+    )
+    return Measured(CONFIG, clips, np.asarray(targets), outputs)
+
+
+def test_too_sure_answers_are_calibrated():
+    rng = np.random.default_rng(0)
+    true_logits = rng.normal(0, 2, 2000)
+    targets = (rng.random(2000) < 1 / (1 + np.exp(-true_logits))).astype(int)
+    fitted, told = calibrate(answers(3 * true_logits, targets))
+    assert fitted.clip_temperature == pytest.approx(3, rel=0.15)
+    assert fitted.segment_temperature == pytest.approx(fitted.clip_temperature)
+    assert told["error_after"] < 0.03 < 0.08 < told["error_before"]
+    assert sum(bin_["n"] for bin_ in told["after"]) == 2000
+
+
+def test_thresholds_keep_their_coverage_and_reject_what_none_claims():
+    rng = np.random.default_rng(0)
+    targets = np.tile([0, 1], 200)
+    logits = np.where(targets == 1, 4.0, -4.0) + rng.normal(0, 1, 400)
+    known = answers(logits, targets, none=rng.normal(-3, 1, 400))
+    foreign = answers(rng.normal(0, 3, 100), -np.ones(100, int), none=rng.normal(6, 1, 100))
+    fitted, told = accept(Measured.join([known, foreign]))
+    assert all(0 < threshold < 1 for threshold in fitted.thresholds.values())
+    assert all(0.9 <= share <= 1 for share in told["covered"].values())
+    assert told["foreign"]["called_after"] < 0.05
+    assert [coverage for coverage, _ in told["foreign"]["curve"]] == sorted(
+        coverage for coverage, _ in told["foreign"]["curve"]
+    )
+
+
+def test_the_label_that_answers_contradict_is_the_first_to_look_at():
+    targets = np.tile([0, 1], 20)
+    logits = np.where(targets == 1, 3.0, -3.0)
+    logits[7] = -6.0
+    ranked, timelines = suspicions(answers(logits, targets), Calibration())
+    assert [s.clip.name for s in ranked] == ["7.wav"]
+    assert ranked[0].suggested == "cat"
+    assert timelines[0].start_seconds.tolist() == [0]
+
+
+# Runs and reports.
+
+
+def test_crossval_leaves_a_run_that_reports_itself_again(tmp_path, overlapping):
+    out = tmp_path / "run"
+    metrics = crossval(overlapping, out=out, seeds=1, **QUICK)
+    assert json.loads((out / "metrics.json").read_text())["clips"] == metrics["clips"]
+    assert {row["name"] for row in metrics["baselines"]} >= {"majority class", "loudness only"}
+    assert metrics["by_file"]["clips"]["n"] == metrics["clips"]["n"] == 8
+    model = load(out)
+    assert model.classes == ("a", "b")
+    assert model.model.calibration.clip_temperature == metrics["calibration"]["clip_temperature"]
+    page = (out / "report.html").read_text()
+    assert "<audio" in page
+    reporting.report(out)
+    again = (out / "report.html").read_text()
+    assert again.count("<audio") == page.count("<audio")
+    for path in overlapping.rglob("*.wav"):
+        path.unlink()
+    reporting.report(out)  # without the recordings there is nothing to play
+    assert "<audio" not in (out / "report.html").read_text()
+
+
+def test_nothing_is_reported_of_a_folder_without_results(tmp_path):
+    with pytest.raises(UsageError, match=r"no results to report.*give a run folder"):
+        reporting.report(tmp_path)
+    (tmp_path / "metrics.json").write_text("[]")
+    with pytest.raises(UsageError, match="not written by this version"):
+        reporting.report(tmp_path)
+
+
+def test_corrected_labels_are_trained_on(tmp_path):
+    data = write_tones(tmp_path / "in", n_each=4)
+    (data / "low" / "9.wav").write_bytes((data / "high" / "0.wav").read_bytes())
+    (data / "high" / "0.wav").unlink()
+    table = tmp_path / "fixed.csv"
+    table.write_text("file_name,label,new_label\nlow/9.wav,low,high\nlow/0.wav,low,-\n")
+    decoded, _ = read(data, labels=table)
+    labels = {clip.name: clip.label for clip in decoded.clips}
+    assert labels["low/9.wav"] == "high"
+    assert "low/0.wav" not in labels
+    metrics = train(data, out=tmp_path / "run", labels=table, **QUICK)
+    assert load(tmp_path / "run").model.about["clips"] | {} != {}
+    assert metrics["classes"] == ["high", "low"]
+
+
+def test_two_models_are_compared_on_the_same_clips(run_folder, tones_folder, tmp_path):
+    train(tones_folder, out=tmp_path / "worse", **QUICK)
+    data = write_tones(tmp_path / "in", n_each=6, seed=9)
+    metrics = evaluate(run_folder, data, against=tmp_path / "worse")
+    other = evaluate(tmp_path / "worse", data)
+    gap = metrics["clips"]["accuracy"] - other["clips"]["accuracy"]
+    assert metrics["against"]["clips"]["accuracy"] == other["clips"]["accuracy"]
+    assert metrics["against"]["difference"]["accuracy"] == pytest.approx(gap)
+    with pytest.raises(DataError, match="compare models of the same classes"):
+        evaluate(run_folder, data, against="cats-dogs")
