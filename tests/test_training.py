@@ -234,7 +234,13 @@ def vars_of(settings: TrainingConfig) -> dict:
 
 def test_patience_stops_early_and_the_best_epoch_is_kept():
     settings = TrainingConfig(
-        epochs=50, steps_per_epoch=2, batch_size=4, patience=2, validation_share=0.1, learning_rate=1e-7, averaging=0.0
+        epochs=50,
+        steps_per_epoch=2,
+        batch_size=4,
+        patience=2,
+        validation_share=0.1,
+        learning_rate=1e-7,
+        averaging=0.0,
     )
     backwards = tones(seed=1)
     swapped = Examples(backwards.names, backwards.waveforms, [1 - t for t in backwards.targets])
