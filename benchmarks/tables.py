@@ -26,20 +26,56 @@ def read(name: str) -> Any:
 def accuracy_table() -> str:
     metrics = read("accuracy")
     clips, segments = metrics["clips"], metrics["segments"]
-    low, high = clips["interval"]
     folds = " ".join(f"{fold['clips']['accuracy']:.3f}" for fold in metrics["folds"])
     seeds = " ".join(f"{seed['clips']['accuracy']:.3f}" for seed in metrics["seeds"])
+    known = metrics["calibration"]
     rows = [
-        ("clips right", f"{clips['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}"),
+        ("clips right", with_interval(clips)),
+        ("clips right, had the split been by file", with_interval(metrics["by_file"]["clips"])),
         ("clips right, majority vote", f"{clips['majority_accuracy']:.3f}"),
         ("clips, classes counted alike", f"{clips['balanced_accuracy']:.3f}"),
         ("clips, area under the ROC curve", f"{clips['roc_area']:.3f}"),
         *((f"recall of {label}", f"{value:.3f}") for label, value in clips["recall"].items()),
         ("clips right, fold by fold", folds),
         ("clips right, seed by seed", seeds),
-        (f"segments right ({segments['n']:,})", f"{segments['accuracy']:.3f}"),
+        (f"segments right ({segments['n']:,})", with_interval(segments)),
+        (
+            "calibration error, before and after",
+            f"{known['error_before']:.3f}, {known['error_after']:.3f}",
+        ),
     ]
     return table(("", "share"), rows)
+
+
+def baseline_table() -> str:
+    metrics = read("accuracy")
+    rows = [("**stapes, 3,041 parameters**", with_interval(metrics["clips"]), "")]
+    for row in metrics["baselines"]:
+        gap = row["difference"]
+        low, high = gap["interval"]
+        ahead = f"{gap['accuracy']:+.3f}, {low:+.3f} to {high:+.3f}, p = {gap['p_value']:.3f}"
+        rows.append((row["name"], with_interval(row["clips"]), ahead))
+    return table(("method", "clips right", "stapes less that, 95 % interval"), rows)
+
+
+def foreign_table() -> str:
+    accepted = read("accuracy")["acceptance"]
+    covered = " and ".join(
+        f"{share:.2f} of {label}s" for label, share in accepted["covered"].items()
+    )
+    rows = [
+        (label, str(part["n"]), f"{part['called_after']:.2f}")
+        for label, part in accepted["foreign"]["by_label"].items()
+    ]
+    foreign = accepted["foreign"]
+    rows.append(("**all**", str(foreign["n"]), f"**{foreign['called_after']:.2f}**"))
+    head = ("sound", "clips", f"taken for a cat or a dog, keeping {covered}")
+    return table(head, sorted(rows[:-1], key=lambda row: row[2]) + rows[-1:])
+
+
+def with_interval(part: dict[str, Any]) -> str:
+    low, high = part["interval"]
+    return f"{part['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}"
 
 
 def protocol_table() -> str:
@@ -61,4 +97,5 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{accuracy_table()}\n{protocol_table()}")
+    for make in (accuracy_table, baseline_table, foreign_table, protocol_table):
+        sys.stdout.write(f"{make()}\n")
