@@ -107,6 +107,14 @@ def test_half_a_second_is_enough_and_a_fifth_is_not():
         assert (found is not None) == proved
 
 
+def test_what_is_short_must_be_more_alike():
+    original = noise(20, 3 * RATE_HZ)
+    copy = (original + 1.1 * noise(21, 3 * RATE_HZ)).astype(np.float32)  # correlation 0.67
+    assert align(original, copy, offset_seconds=0.0) is not None
+    assert align(original[:3_500], copy[:3_500], offset_seconds=0.0) is None
+    assert align(original[:3_500], original[:3_500], offset_seconds=0.0) is not None
+
+
 def test_a_stretch_in_otherwise_different_recordings_is_found():
     first, second, shared = scene(9), scene(10), scene(11, seconds=1.0)
     first[8_000:16_000], second[16_000:24_000] = shared, shared

@@ -144,21 +144,13 @@ def compare(
     Returns:
         Findings of kinds "same samples", "same audio" and "overlap", by their clips.
     """
-    groups = defaultdict(list)
-    for i, one in enumerate(heard):
-        if one.key is not None:
-            groups[one.key].append(i)
+    groups = _copies(heard)
     copies = [
-        Finding("same samples", tuple(group))
-        for group in groups.values()
+        Finding("same samples", group)
+        for group in groups
         if len({clips[i].path for i in group}) > 1
     ]
-    first = [group[0] for group in groups.values()]
-    pairs: dict[tuple[int, int], list[Candidate]] = defaultdict(list)
-    for candidate in find_candidates([heard[i].prints for i in first]):
-        a, b = first[candidate.first], first[candidate.second]
-        if clips[a].path != clips[b].path:
-            pairs[a, b].append(candidate)
+    pairs = _pairs(clips, heard, [group[0] for group in groups])
     fetch = lru_cache(N_REMEMBERED)(waveform_of)
 
     def prove(pair: tuple[int, int]) -> Finding | None:
@@ -169,6 +161,27 @@ def compare(
         overlaps += [finding] if finding is not None else []
         progress("comparing", n_done, len(pairs), f"{len(overlaps)} pairs share audio")
     return sorted([*copies, *overlaps], key=lambda finding: finding.clips)
+
+
+def _copies(heard: Sequence[Heard]) -> list[tuple[int, ...]]:
+    """Clips with the same samples, a clip without copies as a group of one; no silent ones."""
+    groups = defaultdict(list)
+    for i, one in enumerate(heard):
+        if one.key is not None:
+            groups[one.key].append(i)
+    return [tuple(group) for group in groups.values()]
+
+
+def _pairs(
+    clips: Sequence[Clip], heard: Sequence[Heard], chosen: Sequence[int]
+) -> dict[tuple[int, int], list[Candidate]]:
+    """Candidates among the chosen clips by pair, but for events of one file."""
+    pairs = defaultdict(list)
+    for candidate in find_candidates([heard[i].prints for i in chosen]):
+        pair = chosen[candidate.first], chosen[candidate.second]
+        if clips[pair[0]].path != clips[pair[1]].path:
+            pairs[pair].append(candidate)
+    return dict(pairs)
 
 
 def _prove(
@@ -197,7 +210,7 @@ def _is_whole(found: Alignment, first: Heard, second: Heard) -> bool:
 
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Results in the order of the items, a few threads ahead."""
+    """Results in the order of the items, worked out in threads."""
     pool = ThreadPoolExecutor(N_THREADS)
     try:
         yield from pool.map(function, items)
