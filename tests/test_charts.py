@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.metrics import auc
 
 from sample_results import LABELS, baseline, crossval_metrics
-from stapes import charts, confusions, layer_cards, listening, media, result_charts, verdict
+from stapes.pages import charts, confusions, layer_cards, listening, media, result_charts, verdict
 from test_plots import make_explanation
 
 

@@ -397,8 +397,8 @@ def explained(monkeypatch):
         (folder / "index.html").write_text("page")
         return folder / "index.html"
 
-    monkeypatch.setattr("stapes.clip_page.write_explanation", write)
-    monkeypatch.setattr("stapes.clip_page.PAGE_FILE", "index.html")
+    monkeypatch.setattr("stapes.pages.clip.write_explanation", write)
+    monkeypatch.setattr("stapes.pages.clip.PAGE_FILE", "index.html")
     return drawn
 
 

@@ -215,7 +215,7 @@ def contrast(first, second):
 
 
 def page_colours(name):
-    style = (Path(drawing.__file__).parent / "templates/style.css").read_text()
+    style = (Path(drawing.__file__).parent / "pages/templates/style.css").read_text()
     return re.findall(rf"--{name}: (#\w{{6}})", style)[:2]  # light, dark
 
 

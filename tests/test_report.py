@@ -8,8 +8,8 @@ import pytest
 import soundfile as sf
 
 from sample_results import baseline, crossval_metrics
-from stapes import cards, clip_page, media, pages
-from stapes.wording import percent
+from stapes.pages import cards, clip, media, report
+from stapes.pages.wording import percent
 from test_plots import LONG_NAMES, make_explanation
 
 VOID = {"meta", "img", "br", "hr", "input", "link", "path", "polyline", "rect"}
@@ -71,7 +71,7 @@ def explanation():
 @pytest.fixture(scope="module")
 def folder(explanation, tmp_path_factory):
     folder = tmp_path_factory.mktemp("explained")
-    clip_page.write_explanation(folder, explanation, name="dog/dog_1.wav", model="cats-dogs")
+    clip.write_explanation(folder, explanation, name="dog/dog_1.wav", model="cats-dogs")
     return folder
 
 
@@ -104,7 +104,7 @@ def test_the_player_plays_the_clip_itself(folder, explanation):
 
 def test_names_cannot_become_markup():
     explanation = make_explanation(LONG_NAMES[3:5], n_samples=900)
-    text = clip_page.render_explanation(explanation, name="<script>1</script>", model="\udcff<i>")
+    text = clip.render_explanation(explanation, name="<script>1</script>", model="\udcff<i>")
     page = check_standalone(text)
     text.encode()  # no lone surrogates
     assert "<b>bold" not in text and "&lt;b&gt;bold" in text
@@ -113,18 +113,18 @@ def test_names_cannot_become_markup():
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    monkeypatch.setattr(clip_page, "explanation_figures", lambda _explanation: {})
+    monkeypatch.setattr(clip, "explanation_figures", lambda _explanation: {})
 
 
 def test_a_short_clip_is_one_padded_segment_and_only_it_is_played(no_figures):
-    text = clip_page.render_explanation(make_explanation(n_samples=900), name="short.wav")
+    text = clip.render_explanation(make_explanation(n_samples=900), name="short.wav")
     assert Page(text).has("one segment of 0.25 s; the clip is shorter and was padded")
     assert len(played(text)[0]) == 900
 
 
 def test_a_long_clip_is_played_in_part_and_the_page_stays_small(monkeypatch, no_figures):
-    monkeypatch.setattr(clip_page, "MAX_AUDIO_SAMPLES", 8000)
-    text = clip_page.render_explanation(make_explanation(n_samples=32_000), name="long.wav")
+    monkeypatch.setattr(clip, "MAX_AUDIO_SAMPLES", 8000)
+    text = clip.render_explanation(make_explanation(n_samples=32_000), name="long.wav")
     assert Page(text).has("The first 0.5 of 2 seconds.")
     assert len(played(text)[0]) == 8000
     longest = np.zeros(960_000, np.float32)
@@ -149,7 +149,7 @@ def history(n=12):
 
 
 def render(metrics, **more):
-    return pages.render_report(metrics, title="RUN", **more)
+    return report.render_report(metrics, title="RUN", **more)
 
 
 def sections(page):
@@ -296,7 +296,7 @@ def test_names_are_only_ever_text():
     metrics["audit"]["counts"] = dict.fromkeys(HOSTILE, 1)
     metrics["baselines"][0]["name"] = HOSTILE[0]
     explanation = make_explanation(classes)
-    text = pages.render_report(
+    text = report.render_report(
         metrics, title=HOSTILE[3], recording=tone, explanations={HOSTILE[0]: explanation}
     )
     text.encode()  # no lone surrogates
@@ -333,8 +333,8 @@ def test_only_the_recordings_that_are_shown_are_asked_for():
 
     render(metrics, recording=recording)
     assert len(asked) == len(set(asked))
-    assert set(asked) == set(pages.shown_recordings(metrics))
-    assert pages.shown_recordings({}) == []
+    assert set(asked) == set(report.shown_recordings(metrics))
+    assert report.shown_recordings({}) == []
 
 
 def test_rows_stay_where_recordings_cannot_be_read():

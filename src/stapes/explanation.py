@@ -29,7 +29,7 @@ def explain(
         AudioError: the recording cannot be read.
         UsageError: it is too long, or ``out`` holds a page already.
     """
-    from stapes.clip_page import PAGE_FILE, write_explanation
+    from stapes.pages.clip import PAGE_FILE, write_explanation
 
     classifier = load(model)
     folder = Path(out)

@@ -91,7 +91,7 @@ def render(
         model: shows what its layers do with one recording of each class.
         history: rows of history.jsonl.
     """
-    from stapes.pages import render_report
+    from stapes.pages.report import render_report
 
     return render_report(
         metrics,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from stapes.wording import chance, count, known, percent, points, several, span
+from stapes.pages.wording import chance, count, known, percent, points, several, span
 
 State = Literal["good", "doubt", "bad", "unknown"]
 

@@ -13,8 +13,8 @@ from stapes.colours import class_colour
 from stapes.drawing import NARROW, WIDE, as_svg, save_figure
 from stapes.files import write_text
 from stapes.inspection import ClipExplanation
-from stapes.media import audio_uri
-from stapes.rendering import render
+from stapes.pages.media import audio_uri
+from stapes.pages.rendering import render
 
 PAGE_FILE = "index.html"
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from stapes.colours import class_colour
-from stapes.verdict import part
-from stapes.wording import known
+from stapes.pages.verdict import part
+from stapes.pages.wording import known
 
 MAX_NAMED = 6
 """The largest mistakes that are named."""

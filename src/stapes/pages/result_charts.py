@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from stapes.charts import Axis, Chart, Dot, Row, dot, draw_line, make_axis, share_axis
 from stapes.colours import PAGE_ACCENT, PAGE_LINE, PAGE_MUTED, class_colour
-from stapes.verdict import beaten, part
-from stapes.wording import SPACE, chance, count, known, percent, points, span
+from stapes.pages.charts import Axis, Chart, Dot, Row, dot, draw_line, make_axis, share_axis
+from stapes.pages.verdict import beaten, part
+from stapes.pages.wording import SPACE, chance, count, known, percent, points, span
 
 MAX_CURVES = 6
 """Curves of one colour each in a chart; of more classes the worst are shown in colour."""

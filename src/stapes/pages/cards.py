@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from stapes.charts import Axis, make_axis
 from stapes.colours import ACCENT, PAGE_MUTED, class_colour
-from stapes.listening import loudest_start, outline, peak_db, spectrogram
-from stapes.media import audio_uri, picture_uri
+from stapes.pages.charts import Axis, make_axis
+from stapes.pages.listening import loudest_start, outline, peak_db, spectrogram
+from stapes.pages.media import audio_uri, picture_uri
+from stapes.pages.verdict import part
+from stapes.pages.wording import SPACE, known
 from stapes.segments import Waveform
-from stapes.verdict import part
-from stapes.wording import SPACE, known
 
 MAX_MISTAKES, MAX_SUSPICIOUS, MAX_PAIRS = 8, 8, 3
 """How many wrong answers, doubtful labels and pairs of files a page shows."""

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from stapes import cards, layer_cards, result_charts, verdict, wording
-from stapes.cards import Recording
-from stapes.cards import shown_recordings as shown_recordings
-from stapes.confusions import confusion
 from stapes.inspection import ClipExplanation
-from stapes.rendering import render
+from stapes.pages import cards, layer_cards, result_charts, verdict, wording
+from stapes.pages.cards import Recording
+from stapes.pages.cards import shown_recordings as shown_recordings
+from stapes.pages.confusions import confusion
+from stapes.pages.rendering import render
 
 MAX_FINDINGS = 20
 """Findings of the audit that are listed."""
@@ -36,7 +36,7 @@ def render_report(
         title: of the page.
         history: rows of history.jsonl.
         recording: the waveform [T] of a clip by its name, None where it cannot be had; asked
-            for those of :func:`stapes.cards.shown_recordings`.
+            for those of :func:`stapes.pages.cards.shown_recordings`.
         explanations: of one recording of each class.
         sample_rate: of the waveforms, in Hz.
     """

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from stapes.colours import ACCENT, PAGE_MUTED, class_colour
 from stapes.inspection import ClipExplanation, strongest_columns
-from stapes.listening import outline
-from stapes.media import picture_uri
+from stapes.pages.listening import outline
+from stapes.pages.media import picture_uri
 
 MAX_EXPLAINED = 4
 """Classes of which one recording is followed through the layers."""

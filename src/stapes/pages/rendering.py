@@ -4,13 +4,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from stapes import __version__, wording
+from stapes import __version__
+from stapes.pages import wording
 
 
 def render(template: str, **values: Any) -> str:
     """Fill a template; whatever a value holds, it stays text and never becomes markup."""
     environment = Environment(
-        loader=PackageLoader("stapes"),
+        loader=PackageLoader("stapes.pages"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

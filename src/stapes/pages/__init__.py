@@ -1,0 +1,1 @@
+"""Results and clips as HTML pages."""
