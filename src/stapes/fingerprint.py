@@ -49,8 +49,9 @@ FARTHEST_BINS, NEAREST_FRAMES, FARTHEST_FRAMES = 62.0, 1.5, 31.0
 STEP_BINS, STEP_FRAMES = 1.5, 1.5
 """Rounding of frequencies and times in a hash: what another grid of frames changes, or a codec."""
 
-MOST_MATCHES = 30_000_000
-"""Pairs of equal hashes that are counted, which bounds the memory (8 bytes each, twice)."""
+MOST_MATCHES = 20_000_000
+"""Pairs of equal hashes that are counted, or as many as there are hashes, if these are more: so
+memory (8 bytes each, four times) stays in proportion to the audio, whatever that repeats."""
 
 FEWEST_VOTES = 4
 """Equal hashes at one offset that make two recordings a candidate; one peak has 3 at most."""
@@ -224,7 +225,7 @@ def _matches(entries: Fingerprint, starts: NDArray[np.int64]) -> Iterator[NDArra
     hashes = (entries >> np.uint64(32)).astype(np.uint32)
     positions = (entries & FRAME_BITS).astype(np.uint32)
     index = np.arange(len(entries), dtype=np.uint32)
-    left = MOST_MATCHES
+    left = max(MOST_MATCHES, len(entries))
     for distance in range(1, len(entries)):
         index = index[index < len(entries) - distance]
         index = index[hashes[index] == hashes[index + np.uint32(distance)]]
