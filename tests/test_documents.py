@@ -20,7 +20,9 @@ def tables():
     return module
 
 
-@pytest.mark.parametrize("name", ["accuracy_table", "baseline_table", "foreign_table", "protocol_table"])
+@pytest.mark.parametrize(
+    "name", ["accuracy_table", "baseline_table", "foreign_table", "protocol_table"]
+)
 def test_the_tables_of_the_readme_are_those_of_the_results(name):
     assert getattr(tables(), name)() in README
 

@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from stapes.clips import Clip
 from stapes.errors import DataError, UsageError
-from stapes.splits import folds, given_split, split
+from stapes.splits import check_undivided, folds, given_split, split
 
 
 def clips_of(*sources: tuple[str, str, int]) -> list[Clip]:
@@ -151,25 +151,39 @@ def test_given_folds_are_used_in_order():
     assert pairs[0][1] == [0, 3, 6, 9]
 
 
-def test_given_folds_that_divide_a_source_name_it():
-    clips = [
-        replace(clip, fold=1 + i % 2)
-        for i, clip in enumerate(
-            clips_of(("a", "rec-1", 2), ("a", "rec-2", 1), ("b", "rec-3", 1), ("b", "rec-4", 1))
-        )
-    ]
-    with pytest.raises(DataError, match=r"1 source.*rec-1-0 \(fold 1\) and a/rec-1-1 \(fold 2\)"):
+def test_what_shares_a_source_with_a_given_fold_is_left_out_of_its_training():
+    clips = clips_of(("a", "rec-1", 2), ("a", "rec-2", 1), ("b", "rec-3", 1), ("b", "rec-4", 1))
+    clips = [replace(clip, fold=1 + i % 2) for i, clip in enumerate(clips)]
+    clips += [replace(c, name=f"{c.name}-2", source=f"{c.source}-2") for c in clips[2:]]
+    allowed = folds(clips, seed=0, allow_leaks=True)
+    assert allowed == [([1, 3, 6], [0, 2, 4, 5, 7]), ([0, 2, 4, 5, 7], [1, 3, 6])]
+    with pytest.raises(DataError, match="nothing of class a is left to learn from"):
         folds(clips, seed=0)
-    assert len(folds(clips, seed=0, allow_leaks=True)) == 2
+    clips.append(replace(clips[2], name="a/new", source="new", fold=2))
+    purged = folds(clips, seed=0)
+    assert purged == [([3, 6, 8], [0, 2, 4, 5, 7]), ([2, 4, 5, 7], [1, 3, 6, 8])]
+    for training, held in purged:
+        assert sources_of(clips, training).isdisjoint(sources_of(clips, held))
 
 
-def test_a_given_split_that_divides_a_source_names_it():
+def test_what_shares_a_source_with_the_given_test_part_is_left_out_of_the_training():
     clips = clips_of(("a", "rec-1", 2), ("a", "rec-2", 1), ("b", "rec-3", 1), ("b", "rec-4", 1))
     parts = ["train", "test", "train", "train", "test"]
     clips = [replace(clip, part=part) for clip, part in zip(clips, parts, strict=True)]
-    with pytest.raises(DataError, match=r"rec-1-0 \(train\) and a/rec-1-1 \(test\) share"):
-        given_split(clips)
+    assert given_split(clips) == ([2, 3], [1, 4])
     assert given_split(clips, allow_leaks=True) == ([0, 2, 3], [1, 4])
+
+
+def test_a_split_that_divides_a_source_is_named():
+    clips = clips_of(("a", "rec-1", 2), ("a", "rec-2", 1), ("b", "rec-3", 1))
+    by_fold = [replace(clip, fold=1 + i % 2) for i, clip in enumerate(clips)]
+    with pytest.raises(DataError, match=r"1 source.*rec-1-0 \(fold 1\) and a/rec-1-1 \(fold 2\)"):
+        check_undivided(by_fold)
+    by_part = [replace(c, part="test" if i == 1 else "train") for i, c in enumerate(clips)]
+    with pytest.raises(DataError, match=r"rec-1-0 \(part train\) and a/rec-1-1 \(part test\)"):
+        check_undivided(by_part)
+    check_undivided(clips)
+    check_undivided([replace(clip, fold=1) for clip in clips])
 
 
 def test_given_folds_that_some_clips_lack():
@@ -188,7 +202,7 @@ def test_given_folds_that_leave_nothing_of_a_class_to_train_on():
             strict=True,
         )
     ]
-    with pytest.raises(DataError, match="all clips of class b are in the fold of"):
+    with pytest.raises(DataError, match="nothing of class b is left to learn from beside a/r2-0"):
         folds(clips, seed=0)
 
 
