@@ -73,6 +73,17 @@ def foreign_table() -> str:
     return table(head, sorted(rows[:-1], key=lambda row: row[2]) + rows[-1:])
 
 
+def audit_table() -> str:
+    """What the audit finds of copies made of real recordings, and of what it should not find."""
+    copies = read("audit_copies_cats_dogs")
+    rows = [
+        (name, f"{kind['found']} of {kind['n']}", f"{kind['recall']:.3f}")
+        for name, kind in copies["kinds"].items()
+    ]
+    rows.append(("**all**", f"{copies['n_pairs']:,} pairs", f"**{copies['recall']:.3f}**"))
+    return table(("copies of 278 recordings", "found", "recall"), rows)
+
+
 def with_interval(part: dict[str, Any]) -> str:
     low, high = part["interval"]
     return f"{part['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}"
@@ -96,6 +107,8 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+TABLES = ("accuracy_table", "baseline_table", "foreign_table", "audit_table", "protocol_table")
+
 if __name__ == "__main__":
-    for make in (accuracy_table, baseline_table, foreign_table, protocol_table):
-        sys.stdout.write(f"{make()}\n")
+    for name in TABLES:
+        sys.stdout.write(f"{globals()[name]()}\n")

@@ -138,8 +138,10 @@ def test_foreign_sounds_are_counted_by_their_folder(run_folder, tmp_path):
     for i in range(3):
         write(tmp_path / "foreign" / "rain" / f"{i}.wav", rustle(1.5, seed=i))
         write(tmp_path / "foreign" / "wind" / f"{i}.wav", rustle(1.5, seed=10 + i))
+    (tmp_path / "foreign" / "rain" / "bad.wav").write_bytes(b"no audio")
     data = write_tones(tmp_path / "tones", n_each=2, seed=7)
     metrics = evaluate(run_folder, data, foreign=[tmp_path / "foreign"])
+    assert [skip["name"] for skip in metrics["skipped"]] == ["foreign/rain/bad.wav"]
     assert metrics["clips"]["n"] == 4
     foreign = metrics["acceptance"]["foreign"]
     assert foreign["n"] == 6

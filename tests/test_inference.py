@@ -203,7 +203,7 @@ def test_a_prediction_says_everything(classifier):
     plain = prediction.as_dict(segments=True)
     assert list(plain) == [
         *("path", "label", "probability", "probabilities", "duration_seconds", "flags"),
-        "segments",
+        *("notes", "segments"),
     ]
     assert "segments" not in prediction.as_dict()
     second = plain["segments"][1]

@@ -57,13 +57,14 @@ def evaluate(
         _check_labels(decoded, classifier, data)
         decoded = _without_heard(decoded, classifier, chosen.leaks)
         measured = _measure(classifier, decoded)
-        foreign = _measure(classifier, experiment.read_foreign(chosen, progress))
-        metrics = account.assess(classifier.model, Measured.join([measured, foreign]))
+        foreign = experiment.read_foreign(chosen, progress)
+        unheard = Measured.join([measured, _measure(classifier, foreign)])
+        metrics = account.assess(classifier.model, unheard)
         if other is not None:
             metrics["against"] = _compare(measured, _measure(other, decoded)) | {
                 "model": str(against)
             }
-        metrics |= experiment.provenance("evaluate", decoded, data, started=started)
+        metrics |= experiment.provenance("evaluate", data, decoded, foreign, started=started)
         metrics |= {"audit": audit, "model": str(model)}
         doubts = account.suspicions(measured.known, classifier.model.calibration)
         metrics["suspicious"] = [suspicion.as_dict() for suspicion in doubts[0]]

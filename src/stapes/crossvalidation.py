@@ -65,7 +65,7 @@ def crossval(
         trial = _Trial(decoded, experiment.read_foreign(options, progress), config, base, progress)
         pairs = folds(decoded.clips, seed=0, allow_leaks=options.leaks == "allow")
         measured, metrics, knowledge = _measure(trial, pairs, seeds)
-        metrics |= experiment.provenance("crossval", decoded, data, started=started)
+        metrics |= experiment.provenance("crossval", data, decoded, trial.foreign, started=started)
         metrics |= {"audit": audit, "preset": preset, "settings": as_dict(base)}
         doubts = account.suspicions(measured.known, knowledge["calibration"])
         metrics["suspicious"] = [suspicion.as_dict() for suspicion in doubts[0]]

@@ -277,7 +277,12 @@ def profile_of(decoded: DecodedDataset, training: Sequence[int]) -> TrainingProf
 
 
 def provenance(
-    kind: str, decoded: DecodedDataset, data: str | Path, *, started: float
+    kind: str,
+    data: str | Path,
+    decoded: DecodedDataset,
+    foreign: DecodedDataset,
+    *,
+    started: float,
 ) -> dict[str, Any]:
     """What the results of every protocol say of themselves and of inputs left out."""
     examples: dict[str, list[str]] = {label: [] for label in class_names(decoded.clips)}
@@ -291,13 +296,13 @@ def provenance(
         "version": __version__,
         "examples": examples,
         "profile": profile_of(decoded, range(len(decoded.clips))).as_dict(),
-    } | left_out(decoded)
+    } | left_out(decoded, foreign)
 
 
-def left_out(decoded: DecodedDataset) -> dict[str, Any]:
+def left_out(*read: DecodedDataset) -> dict[str, Any]:
     """What the results of a command say of inputs it could not use or trust."""
-    skipped = [{"name": s.name, "reason": s.reason} for s in decoded.skipped]
-    return {"skipped": skipped, "warnings": list(decoded.warnings)}
+    skipped = [{"name": s.name, "reason": s.reason} for part in read for s in part.skipped]
+    return {"skipped": skipped, "warnings": [w for part in read for w in part.warnings]}
 
 
 def step_reporter(

@@ -81,7 +81,7 @@ def train(
             profile=experiment.profile_of(decoded, training),
             **knowledge,
         )
-        metrics |= experiment.provenance("train", decoded, data, started=started) | {
+        metrics |= experiment.provenance("train", data, decoded, foreign, started=started) | {
             "audit": audit,
             "preset": preset,
             "settings": as_dict(training_config),

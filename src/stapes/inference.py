@@ -125,7 +125,8 @@ class Prediction:
     def as_dict(self, *, segments: bool = False) -> dict[str, Any]:
         """Plain values, ready for JSON; with ``segments`` also the timeline."""
         names = ("path", "label", "probability", "probabilities", "duration_seconds")
-        values = {name: getattr(self, name) for name in names} | {"flags": list(self.flags)}
+        values = {name: getattr(self, name) for name in names}
+        values |= {"flags": list(self.flags), "notes": list(self.notes)}
         if segments:
             values["segments"] = [
                 {

@@ -179,6 +179,7 @@ def table_lines(
         flags = f"  ({', '.join(p.flags)})" if p.flags else ""
         share = f"{p.probability:>11.3f}  {p.duration_seconds:>8.2f}"
         yield f"{printable(p.label):<16} {share}  {printable(p.path)}{flags}\n"
+        yield from (f"{'':<16} {printable(note)}\n" for note in p.notes)
         if segments:
             names = list(p.probabilities)
             for start, shares in zip(p.start_seconds, p.segment_probabilities, strict=True):
