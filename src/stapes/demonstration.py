@@ -33,7 +33,7 @@ def demo(
         seed: of the synthesis and of the training.
         overwrite: replace an earlier demo in ``out``.
         progress: told how it goes.
-        **settings: fields of :class:`stapes.config.TrainingConfig`.
+        **settings: as for :func:`stapes.train`; a leaking split of the data is made anew.
 
     Returns:
         "metrics" of the training, "predictions" of a few recordings that were held out, and
@@ -45,7 +45,8 @@ def demo(
         data = write_demo(folder / "recordings", seed=seed, overwrite=overwrite)
         progress("synthesising", 1, 1, "")
     run = folder / "run"
-    metrics = train(data, out=run, seed=seed, overwrite=overwrite, progress=progress, **settings)
+    settings = {"leaks": "regroup", **settings, "seed": seed}
+    metrics = train(data, out=run, overwrite=overwrite, progress=progress, **settings)
     held_out = _some_of_each(metrics["held_out"], N_SHOWN // len(metrics["classes"]) or 1)
     root = load_dataset(data).root
     answers = [
