@@ -131,6 +131,22 @@ def test_a_model_is_not_measured_on_what_it_learnt(run_folder, tones_folder, tmp
     assert "results are too good" in everything["warnings"][-1]
 
 
+def test_a_model_is_not_measured_on_what_overlaps_its_training_set(tmp_path):
+    for label in "ab":
+        for i in range(6):
+            write(tmp_path / "in" / label / f"{i}.wav", rustle(3, seed=10 * ord(label) + i))
+    train(tmp_path / "in", out=tmp_path / "run", **QUICK)
+    held = json.loads((tmp_path / "run" / "metrics.json").read_text())["held_out"]
+    learnt = [f"{x}/{i}.wav" for x in "ab" for i in range(6)]
+    learnt = [name for name in learnt if name not in {clip["name"] for clip in held}]
+    wave, _ = soundfile.read(tmp_path / "in" / learnt[0])
+    write(tmp_path / "new" / "a" / "cut.wav", (0.3 * wave[RATE // 2 :]).astype(np.float32))
+    write(tmp_path / "new" / "a" / "other.wav", rustle(2, seed=1))
+    with pytest.raises(DataError, match=r"learnt from 1 of the 2 recordings \(a/cut.wav\)"):
+        evaluate(tmp_path / "run", tmp_path / "new")
+    assert evaluate(tmp_path / "run", tmp_path / "new", leaks="regroup")["clips"]["n"] == 1
+
+
 # Foreign sounds and negatives.
 
 

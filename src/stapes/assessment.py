@@ -1,6 +1,7 @@
 """A model measured on labelled recordings that it was not made from."""
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +9,12 @@ from typing import Any
 
 from stapes import account, evaluation, experiment, reporting, runs
 from stapes.clips import listing
-from stapes.copies import MARK_LENGTH, mark
 from stapes.dataset import DecodedDataset
 from stapes.errors import DataError
 from stapes.experiment import DataOptions, Leaks
 from stapes.inference import Classifier, load
 from stapes.measurement import Measured, measure
+from stapes.memory import recall
 from stapes.progress import Progress, silent
 
 
@@ -53,9 +54,12 @@ def evaluate(
         runs.refuse_inside(out, data)
     place = nullcontext() if out is None else runs.run_folder(out, overwrite=overwrite)
     with place as folder:
-        decoded, audit = experiment.read(data, progress, config=classifier.config, options=chosen)
+        decoded, audit = experiment.read(
+            data, progress, config=classifier.config, options=replace(chosen, leaks="regroup")
+        )
         _check_labels(decoded, classifier, data)
-        decoded = _without_heard(decoded, classifier, chosen.leaks)
+        known = recall(classifier.model, model, decoded, progress=progress)
+        decoded = _without_known(decoded, known, chosen.leaks)
         measured = _measure(classifier, decoded)
         foreign = experiment.read_foreign(chosen, progress)
         unheard = Measured.join([measured, _measure(classifier, foreign)])
@@ -82,15 +86,12 @@ def _check_labels(decoded: DecodedDataset, classifier: Classifier, data: str | P
         )
 
 
-def _without_heard(decoded: DecodedDataset, classifier: Classifier, leaks: Leaks) -> DecodedDataset:
+def _without_known(decoded: DecodedDataset, known: Sequence[bool], leaks: Leaks) -> DecodedDataset:
     """The clips that the model did not learn from, or all of them if that is allowed.
 
     Raises:
         DataError: it learnt from some, and nobody said what to do.
     """
-    marks = classifier.model.about.get("recordings", "")
-    heard = {marks[i : i + MARK_LENGTH] for i in range(0, len(marks), MARK_LENGTH)}
-    known = [mark(waveform) in heard for waveform in decoded.waveforms]
     if not any(known):
         return decoded
     names = [clip.title for clip, is_known in zip(decoded.clips, known, strict=True) if is_known]

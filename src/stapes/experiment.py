@@ -1,6 +1,7 @@
 """What every protocol is made of: clips read, a network trained, where results came from."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -291,7 +292,7 @@ def provenance(
             examples[clip.label].append(clip.title)
     return {
         "kind": kind,
-        "data": str(data),
+        "data": os.path.abspath(data),
         "seconds": time.monotonic() - started,
         "version": __version__,
         "examples": examples,
