@@ -11,6 +11,14 @@ from tones import write_tones
 QUICK = {"epochs": 2, "steps_per_epoch": 15, "batch_size": 12, "averaging": 0.8}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """What audits remember goes into a folder of the tests, not into the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """Folder named by STAPES_DATA, which holds ``cats_dogs`` and ``esc10``."""
