@@ -53,7 +53,8 @@ def baseline_table() -> str:
     for row in metrics["baselines"]:
         gap = row["difference"]
         low, high = gap["interval"]
-        ahead = f"{gap['accuracy']:+.3f}, {low:+.3f} to {high:+.3f}, p = {gap['p_value']:.3f}"
+        chance = f"p = {gap['p_value']:.3f}" if gap["p_value"] >= 0.0005 else "p < 0.001"
+        ahead = f"{gap['accuracy']:+.3f}, {low:+.3f} to {high:+.3f}, {chance}"
         rows.append((row["name"], with_interval(row["clips"]), ahead))
     return table(("method", "clips right", "stapes less that, 95 % interval"), rows)
 
