@@ -43,7 +43,7 @@ def check_part(part: dict, *, n: int | None = None) -> None:
 
 def test_a_run_is_four_files_with_the_keys_that_others_rely_on(run_folder, tones_folder):
     names = {"model.safetensors", "metrics.json", "history.jsonl", "report.html"}
-    names |= {"state.safetensors", "suspicious.csv", "labels"}
+    names |= {"state.safetensors", "suspicious.csv", "audacity"}
     assert {path.name for path in run_folder.iterdir()} == names
     metrics = json.loads((run_folder / "metrics.json").read_text())
     assert {"parameters", "segments", "clips", "seconds", "version"} <= set(metrics)

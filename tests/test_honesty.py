@@ -297,3 +297,56 @@ def test_two_models_are_compared_on_the_same_clips(run_folder, tones_folder, tmp
     assert metrics["against"]["difference"]["accuracy"] == pytest.approx(gap)
     with pytest.raises(DataError, match="compare models of the same classes"):
         evaluate(run_folder, data, against="cats-dogs")
+
+
+# What a user must not lose, and what must not stop the work.
+
+
+def test_nothing_is_thrown_away_before_the_new_run_has_read_all_it_needs(tmp_path):
+    data = write_tones(tmp_path / "in", n_each=3)
+    run = tmp_path / "run"
+    train(data, out=run, **QUICK)
+    (run / "audacity" / "notes.doc").write_text("mine")
+    before = (run / "model.safetensors").read_bytes()
+    with pytest.raises(DataError):
+        train(tmp_path / "typo", out=run, overwrite=True, **QUICK)
+    assert (run / "model.safetensors").read_bytes() == before
+    (run / "suspicious.csv").write_text("file_name,label,new_label\nlow/0.wav,low,high\n")
+    metrics = train(data, out=run, overwrite=True, labels=run / "suspicious.csv", **QUICK)
+    assert any("low/0.wav" in warning for warning in metrics["warnings"])
+    assert (run / "audacity" / "notes.doc").read_text() == "mine"
+
+
+def test_a_foreign_folder_may_be_called_like_a_class_and_hold_copies(run_folder, tmp_path):
+    for name in ("low", "rain"):
+        write(tmp_path / "foreign" / name / "0.wav", rustle(1.5, seed=0))
+    data = write_tones(tmp_path / "tones", n_each=2, seed=7)
+    metrics = evaluate(run_folder, data, foreign=[tmp_path / "foreign"])
+    assert metrics["clips"]["n"] == 4
+    assert metrics["acceptance"]["foreign"]["by_label"].keys() == {"low", "rain"}
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "0.wav").write_bytes(b"no audio")
+    with pytest.raises(DataError, match="bad: nothing"):
+        evaluate(run_folder, data, foreign=[tmp_path / "bad"])
+
+
+def test_negatives_may_be_few_and_in_one_fold(tmp_path):
+    data = write_tones(tmp_path / "in", n_each=5)
+    write(data / "noise" / "0.wav", rustle(1.5, seed=0))
+    assert train(data, out=tmp_path / "run", **QUICK)["classes"] == ["high", "low"]
+    metrics = crossval(data, seeds=1, **QUICK)
+    assert metrics["acceptance"]["foreign"]["by_label"]["noise"]["n"] == 1
+    assert "by_file" not in metrics  # every file is a source: there is nothing to compare
+
+
+def test_one_class_beside_noise_is_one_class(tmp_path):
+    data = write_tones(tmp_path / "in", n_each=3)
+    (data / "high").rename(data / "other")
+    with pytest.raises(DataError, match="only one class, low"):
+        train(data, out=tmp_path / "run", **QUICK)
+
+
+def test_only_noise_cannot_be_judged(run_folder, tmp_path):
+    write(tmp_path / "noise" / "0.wav", rustle(1.5, seed=0))
+    with pytest.raises(DataError, match="nothing but negatives"):
+        evaluate(run_folder, tmp_path)

@@ -7,7 +7,7 @@ import pytest
 
 from stapes.errors import StapesError, UsageError
 from stapes.files import TEMPORARY_PREFIX
-from stapes.runs import FILES, LOCK_FILE, refuse_inside, run_folder
+from stapes.runs import FILES, LOCK_FILE, clear, refuse_inside, run_folder
 
 
 def test_a_new_folder_is_made_and_left_without_a_lock(tmp_path):
@@ -27,7 +27,9 @@ def test_an_earlier_run_is_refused_resumed_or_replaced(tmp_path, name):
         pytest.fail("the run went on")
     with run_folder(tmp_path, resume=True, overwrite=False):
         assert (tmp_path / name).read_bytes() == b"old"
-    with run_folder(tmp_path, resume=False, overwrite=True):
+    with run_folder(tmp_path, resume=False, overwrite=True) as folder:
+        assert (tmp_path / name).read_bytes() == b"old"  # until the new run has read what it needs
+        clear(folder)
         assert not (tmp_path / name).exists()
     assert (tmp_path / "notes.txt").read_bytes() == b"mine"
 

@@ -15,12 +15,11 @@ from stapes.clips import Clip
 from stapes.dataset import DecodedDataset
 from stapes.engine import probabilities
 from stapes.measurement import Measured, summarise
+from stapes.progress import Progress
+from stapes.splits import Pairs
 
 N_GROUPS = 5
 """Parts of the sources, each calibrated by the others, that show how good calibration is."""
-
-Pairs = Sequence[tuple[Sequence[int], Sequence[int]]]
-"""For each fold the clips to learn from and those to judge."""
 
 COVERAGES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99)
 """Of the classes, for which the foreign sounds that are accepted are counted."""
@@ -62,13 +61,16 @@ def assess(model: Model, measured: Measured) -> dict[str, Any]:
     return metrics
 
 
-def beside_baselines(measured: Measured, decoded: DecodedDataset, pairs: Pairs) -> dict[str, Any]:
+def beside_baselines(
+    measured: Measured, decoded: DecodedDataset, pairs: Pairs, *, progress: Progress
+) -> dict[str, Any]:
     """What simple rules make of the same clips, after learning from the same others.
 
     Args:
         measured: what networks said of the clips of every pair.
         decoded: all clips.
         pairs: indices of the clips to learn from and of those to judge.
+        progress: told how it goes.
     """
     from stapes import baselines
 
@@ -81,7 +83,11 @@ def beside_baselines(measured: Measured, decoded: DecodedDataset, pairs: Pairs) 
         for learnt, judged in pairs
     ]
     predictions = baselines.cross_predict(
-        clips, waveforms, sample_rate=decoded.sample_rate, pairs=known_pairs
+        clips,
+        waveforms,
+        sample_rate=decoded.sample_rate,
+        pairs=known_pairs,
+        progress=lambda done, total: progress("simple rules", done, total, ""),
     )
     right = heard.clip_probabilities().argmax(axis=1) == heard.targets
     return {"baselines": baselines.summarise(predictions, clips, judged=heard.clips, right=right)}

@@ -13,7 +13,7 @@ from stapes.dataset import DecodedDataset
 from stapes.errors import DataError
 from stapes.experiment import DataOptions, Leaks
 from stapes.inference import Classifier, load
-from stapes.measurement import Measured, measure
+from stapes.measurement import Measured, measure, measure_foreign
 from stapes.memory import recall
 from stapes.progress import Progress, silent
 
@@ -59,26 +59,34 @@ def evaluate(
         )
         _check_labels(decoded, classifier, data)
         known = recall(classifier.model, model, decoded, progress=progress)
+        if other is not None and against is not None:
+            also = recall(other.model, against, decoded, progress=progress)
+            known = [a or b for a, b in zip(known, also, strict=True)]
         decoded = _without_known(decoded, known, chosen.leaks)
         measured = _measure(classifier, decoded)
         foreign = experiment.read_foreign(chosen, progress)
-        unheard = Measured.join([measured, _measure(classifier, foreign)])
+        others = measure_foreign(classifier.network, foreign.clips, foreign.waveforms)
+        unheard = Measured.join([measured, others])
         metrics = account.assess(classifier.model, unheard)
         if other is not None:
             metrics["against"] = _compare(measured, _measure(other, decoded)) | {
                 "model": str(against)
             }
         metrics |= experiment.provenance("evaluate", data, decoded, foreign, started=started)
-        metrics |= {"audit": audit, "model": str(model)}
+        metrics |= {"audit": audit, "leaks": chosen.leaks, "model": str(model)}
         doubts = account.suspicions(measured.known, classifier.model.calibration)
         metrics["suspicious"] = [suspicion.as_dict() for suspicion in doubts[0]]
         if folder is not None:
+            runs.clear(folder)
             reporting.write_run(folder, metrics, decoded, model=classifier.model, doubts=doubts)
     return metrics
 
 
 def _check_labels(decoded: DecodedDataset, classifier: Classifier, data: str | Path) -> None:
-    unknown = sorted(set(experiment.class_names(decoded.clips)) - set(classifier.classes))
+    labels = set(experiment.class_names(decoded.clips))
+    if not labels:
+        raise DataError(f"{data}: nothing but negatives: give recordings of the model's classes")
+    unknown = sorted(labels - set(classifier.classes))
     if unknown:
         raise DataError(
             f"{data}: label {unknown[0]!r} is not a class of the model"

@@ -141,8 +141,10 @@ def load(path: str | Path) -> Model:
 
 
 def _acceptance(values: Any, config: ModelConfig) -> Acceptance:
-    if not values or not values.get("thresholds"):
+    if not values or values == Acceptance({}).as_dict():
         return Acceptance({})
+    if not isinstance(values, dict):
+        raise ValueError(f"acceptance is {values!r}")
     return Acceptance.from_dict(values, classes=config.classes)
 
 

@@ -1,7 +1,6 @@
 """Grouped k-fold cross-validation: every clip is judged by networks that never heard its source."""
 
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +12,9 @@ from stapes.config import ModelConfig, TrainingConfig, as_dict, preset_sizes
 from stapes.dataset import DecodedDataset
 from stapes.engine import FoldedNetwork
 from stapes.errors import UsageError
-from stapes.measurement import Measured, measure, summarise
+from stapes.measurement import Measured, measure, measure_foreign, summarise
 from stapes.progress import Progress, silent
-from stapes.splits import folds
-
-Pairs = Sequence[tuple[list[int], list[int]]]
-"""For each fold the clips to learn from and those to judge."""
+from stapes.splits import Pairs, folds
 
 Answers = list[list[Measured]]
 """What was said of the clips of each fold, by seed."""
@@ -64,9 +60,12 @@ def crossval(
         config = ModelConfig(experiment.class_names(decoded.clips), **sizes)
         trial = _Trial(decoded, experiment.read_foreign(options, progress), config, base, progress)
         pairs = folds(decoded.clips, seed=0, allow_leaks=options.leaks == "allow")
+        if folder is not None and overwrite:
+            runs.clear(folder)
         measured, metrics, knowledge = _measure(trial, pairs, seeds)
         metrics |= experiment.provenance("crossval", data, decoded, trial.foreign, started=started)
-        metrics |= {"audit": audit, "preset": preset, "settings": as_dict(base)}
+        metrics |= {"audit": audit, "leaks": options.leaks}
+        metrics |= {"preset": preset, "settings": as_dict(base)}
         doubts = account.suspicions(measured.known, knowledge["calibration"])
         metrics["suspicious"] = [suspicion.as_dict() for suspicion in doubts[0]]
         if folder is not None:
@@ -110,7 +109,8 @@ class _Trial:
         )
         network = FoldedNetwork.fold(self.config, state.best)
         own = measure(network, *self.decoded.pick(held))
-        return Measured.join([own, measure(network, self.foreign.clips, self.foreign.waveforms)])
+        others = measure_foreign(network, self.foreign.clips, self.foreign.waveforms)
+        return Measured.join([own, others])
 
 
 def _measure(
@@ -121,15 +121,15 @@ def _measure(
     answers = trial.answers(pairs, seeds, task="cross-validating")
     together = Measured.join([part for of_seed in answers for part in of_seed])
     knowledge, metrics = account.conclude(together, together, n_repeats=seeds)
-    metrics |= account.beside_baselines(together, decoded, pairs)
+    metrics |= account.beside_baselines(together, decoded, pairs, progress=trial.progress)
     by_fold = [Measured.join(parts).known for parts in zip(*answers, strict=True)]
     by_seed = [Measured.join(parts).known for parts in answers]
     metrics["folds"] = [
         {"fold": k, **_headline(m, n_repeats=seeds)} for k, m in enumerate(by_fold, start=1)
     ]
     metrics["seeds"] = [{"seed": s, **_headline(m)} for s, m in enumerate(by_seed)]
-    alone = [replace(clip, source=clip.title, fold=None) for clip in decoded.clips]
-    if len({clip.source for clip in decoded.clips}) < len(alone):
+    alone = [replace(clip, source=clip.name, fold=None) for clip in decoded.clips]
+    if len({clip.source for clip in decoded.clips}) < len({clip.name for clip in alone}):
         by_file = folds(alone, n_folds=len(pairs), seed=0)
         found = trial.answers(by_file, seeds, task="split by file, to compare")
         joined = Measured.join([part for of_seed in found for part in of_seed])

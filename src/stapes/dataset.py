@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import filterfalse
 from pathlib import Path
 
 from stapes import audio
@@ -14,6 +15,7 @@ from stapes.copies import join, same_files, waveform_key
 from stapes.errors import AudioError, DataError
 from stapes.folders import not_a_file
 from stapes.layouts import read_layout
+from stapes.negatives import is_negative
 from stapes.segments import Waveform
 
 __all__ = [
@@ -218,8 +220,8 @@ def read_clip(clip: Clip, *, sample_rate: int) -> audio.Recording | Skip:
 def _check_classes(
     dataset: Dataset, clips: Sequence[Clip], *, skipped: Sequence[Skip], training: bool
 ) -> None:
-    left = sorted({clip.label for clip in clips})
-    lost = sorted(set(dataset.classes) - set(left))
+    left = sorted({clip.label for clip in clips if not training or not is_negative(clip.label)})
+    lost = sorted(set(filterfalse(is_negative, dataset.classes)) - set(left))
     where = printable(str(dataset.root))
     first = f"; first skipped: {_told(skipped[0])}" if skipped else ""
     if not left or (lost and training):

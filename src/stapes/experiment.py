@@ -92,6 +92,9 @@ def read(
     listed = list_clips(data)
     if options.labels is not None:
         listed = apply_labels(listed, options.labels)
+    if options.leaks == "regroup":
+        clips = tuple(replace(clip, fold=None, part=None) for clip in listed.clips)
+        listed = replace(listed, clips=clips)
     decoded = decode(
         join_copies(listed),
         sample_rate=config.sample_rate if config else SAMPLE_RATE,
@@ -117,8 +120,6 @@ def _regrouped(
     are not: folds and parts leave out of the training what shares a source with those judged.
     """
     clips = decoded.clips
-    if leaks == "regroup":
-        clips = tuple(replace(clip, fold=None, part=None) for clip in clips)
     if leaks == "refuse":
         copies = [finding for finding in findings if finding.kind != "overlap"]
         check_undivided(_with_sources(clips, copies))
@@ -167,12 +168,16 @@ def read_foreign(options: DataOptions, progress: Progress) -> DecodedDataset:
             raise DataError(f"{folder}: no recordings in it; give a folder of foreign sounds")
         listed += [_foreign_clip(folder, name) for name in found.names]
         skipped += found.skipped
-    return decode(
-        Dataset(Path(), tuple(listed), tuple(skipped)),
+    unlabelled = tuple(replace(clip, label="") for clip in listed)  # copies contradict nothing
+    decoded = decode(
+        Dataset(Path(options.foreign[0]), unlabelled, tuple(skipped)),
         sample_rate=SAMPLE_RATE,
         progress=lambda done, total: progress("reading foreign sounds", done, total, ""),
         training=False,
     )
+    label_of = {clip.path: clip.label for clip in listed}
+    labelled = tuple(replace(clip, label=label_of[clip.path]) for clip in decoded.clips)
+    return replace(decoded, clips=labelled)
 
 
 def _foreign_clip(folder: Path, name: str) -> Clip:

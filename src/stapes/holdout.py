@@ -11,7 +11,7 @@ from stapes.config import ModelConfig, TrainingConfig, as_dict, preset_sizes
 from stapes.dataset import DecodedDataset
 from stapes.engine import FoldedNetwork
 from stapes.errors import TrainingError
-from stapes.measurement import Measured, measure
+from stapes.measurement import Measured, measure, measure_foreign
 from stapes.progress import Progress, silent
 from stapes.splits import given_split, split
 
@@ -63,17 +63,17 @@ def train(
         training, test = given_split(decoded.clips, allow_leaks=allowed) or split(
             decoded.clips, share=TEST_SHARE, seed=training_config.seed
         )
+        if overwrite:
+            runs.clear(folder)
         state = _learn(folder, decoded, training, config, training_config, progress)
         network = FoldedNetwork.fold(config, state.best)
         tested = measure(network, *decoded.pick(test))
-        _, validation = experiment.hold_out(decoded, training, training_config)
-        unheard = [
-            tested,
-            measure(network, *decoded.pick(validation)),
-            measure(network, foreign.clips, foreign.waveforms),
-        ]
-        knowledge, metrics = account.conclude(tested, Measured.join(unheard))
-        metrics |= account.beside_baselines(tested, decoded, [(training, test)])
+        unheard = Measured.join(
+            [tested, measure_foreign(network, foreign.clips, foreign.waveforms)]
+        )
+        knowledge, metrics = account.conclude(tested, unheard)
+        learnt, _ = experiment.hold_out(decoded, training, training_config)
+        metrics |= account.beside_baselines(tested, decoded, [(learnt, test)], progress=progress)
         model = Model(
             config,
             state.best,
@@ -83,6 +83,8 @@ def train(
         )
         metrics |= experiment.provenance("train", data, decoded, foreign, started=started) | {
             "audit": audit,
+            "leaks": options.leaks,
+            "profile": model.profile.as_dict() if model.profile else None,
             "preset": preset,
             "settings": as_dict(training_config),
             "best_epoch": state.best_epoch,

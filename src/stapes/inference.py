@@ -253,19 +253,20 @@ class Classifier:
         hop_length = self.hop_length(hop)
         if isinstance(source, np.ndarray):
             waveform = self._resampled(source, sample_rate)
-            outputs = segment_outputs(self.network, [waveform], hop_length=hop_length)
             outputs, found = self._listen([waveform], hop_length=hop_length)
             return self._answer("", outputs, found, vote=vote)
         with audio.open_stream(
             source, sample_rate=self.config.sample_rate, block_seconds=BLOCK_SECONDS
         ) as stream:
-            outputs, found = self._listen(stream, hop_length=hop_length)
+            outputs, found = self._listen(
+                stream, hop_length=hop_length, file_sample_rate=stream.file_sample_rate
+            )
         path = "" if isinstance(source, bytes) else str(source)
         flags, notes = (*stream.flags, *found[0]), (*stream.notes, *found[1])
         return self._answer(path, outputs, (flags, notes), vote=vote)
 
     def _listen(
-        self, blocks: Iterable[Waveform], *, hop_length: int
+        self, blocks: Iterable[Waveform], *, hop_length: int, file_sample_rate: int | None = None
     ) -> tuple[SegmentOutputs, Findings]:
         """What the network says, and in which ways the recording is unlike those it learnt from."""
         known = self.model.profile
@@ -279,7 +280,7 @@ class Classifier:
                 yield block
 
         outputs = segment_outputs(self.network, followed(), hop_length=hop_length)
-        found = shifts(known, profiler.result())
+        found = shifts(known, profiler.result(sample_rate_hz=file_sample_rate))
         return outputs, (tuple(flag for flag, _ in found), tuple(note for _, note in found))
 
     def _resampled(self, waveform: Waveform, sample_rate: int | None) -> Waveform:

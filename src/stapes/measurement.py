@@ -76,7 +76,8 @@ class Measured:
     def segment_probabilities(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Clips [M] and probabilities [M, n_classes] of all segments that pass the gate."""
         kept = [passes_gate(o.peaks, gate=self.config.gate) for o in self.outputs]
-        logits = np.concatenate([o.logits[k] for o, k in zip(self.outputs, kept, strict=True)])
+        heard = [o.logits[k] for o, k in zip(self.outputs, kept, strict=True)]
+        logits = np.concatenate([np.zeros((0, self.config.n_outputs), np.float32), *heard])
         return np.repeat(np.arange(len(kept)), [k.sum() for k in kept]), probabilities(logits)
 
 
@@ -88,6 +89,14 @@ def measure(
     hop_length = config.segment_length // HOPS_PER_SEGMENT
     outputs = tuple(segment_outputs(network, [w], hop_length=hop_length) for w in waveforms)
     return Measured(config, tuple(clips), targets_of(clips, config.classes), outputs)
+
+
+def measure_foreign(
+    network: FoldedNetwork, clips: Sequence[Clip], waveforms: Sequence[Waveform]
+) -> Measured:
+    """Run a network over clips that are none of its classes, whatever their labels say."""
+    measured = measure(network, clips, waveforms)
+    return replace(measured, targets=np.full(len(measured.targets), -1))
 
 
 def summarise(measured: Measured, *, n_repeats: int = 1) -> dict[str, Any]:

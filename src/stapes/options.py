@@ -33,7 +33,7 @@ Run = Annotated[Path | None, typer.Option(help="Run folder to write, with a repo
 Labels = Annotated[Path | None, typer.Option(help="Table of corrected labels.")]
 LeakChoice = Annotated[
     Literal["refuse", "regroup", "allow"],
-    typer.Option("--leaks", help="When the data's own split divides a source."),
+    typer.Option("--leaks", help="What to do with recordings that are learnt from and judged."),
 ]
 Foreign = Annotated[
     list[Path] | None, typer.Option(help="Folder of sounds of no class; may be given often.")

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ METRICS_FILE = "metrics.json"
 HISTORY_FILE = "history.jsonl"
 REPORT_FILE = "report.html"
 DOUBTS_FILE = "suspicious.csv"
-LABELS_FOLDER = "labels"
+LABELS_FOLDER = "audacity"
 LOCK_FILE = ".lock"
 
 FILES = (
@@ -33,7 +32,7 @@ def run_folder(out: str | Path, *, resume: bool = False, overwrite: bool = False
     Args:
         out: the folder; made if it is missing.
         resume: go on with what an earlier run left there.
-        overwrite: throw away what an earlier run left there.
+        overwrite: do not mind what an earlier run left there; :func:`clear` throws it away.
 
     Raises:
         UsageError: both asked for, or neither and the folder holds a run.
@@ -50,17 +49,18 @@ def run_folder(out: str | Path, *, resume: bool = False, overwrite: bool = False
                 f"{folder} already holds {', '.join(present)}: give another --out, --resume to go"
                 " on, or --overwrite"
             )
-        if overwrite:
-            for name in present:
-                _remove(folder / name)
         yield folder
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+def clear(folder: Path) -> None:
+    """Throw away what an earlier run left, once the new one has read all it needs."""
+    for name in FILES:
+        path = folder / name
+        if path.is_dir():
+            for table in path.glob("*.txt"):
+                table.unlink()
+        else:
+            path.unlink(missing_ok=True)
 
 
 def refuse_inside(out: str | Path, data: str | Path) -> None:

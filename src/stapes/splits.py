@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 from stapes.clips import Clip, listing, printable
 from stapes.errors import DataError, UsageError
+from stapes.negatives import is_negative
 
 Counts = NDArray[np.int64]
 Indices = list[int]
+Pairs = Sequence[tuple[Sequence[int], Sequence[int]]]
+"""For each fold the clips to learn from and those to judge."""
 
 N_TRIES = 32
 """Random orders tried for a split; the one nearest to the wanted share of each class is kept."""
@@ -85,7 +88,8 @@ def _try_split(counts: Counts, *, share: float, order: NDArray[np.int64]) -> NDA
 def _split_error(counts: Counts, held: NDArray[np.bool_], *, share: float) -> float:
     """Largest distance of a class from its share; infinite if a class is on one side only."""
     part = counts[held].sum(axis=0) / counts.sum(axis=0)
-    one_sided = np.any((part == 0) | (part == 1))
+    divisible = (counts > 0).sum(axis=0) > 1  # of negatives there may be a single source
+    one_sided = np.any(divisible & ((part == 0) | (part == 1)))
     return math.inf if one_sided else float(np.abs(part - share).max())
 
 
@@ -216,7 +220,9 @@ def _count_by_source(clips: Sequence[Clip]) -> tuple[list[str], Counts]:
 def _check_enough_sources(
     clips: Sequence[Clip], counts: Counts, *, n_needed: int, purpose: str
 ) -> None:
-    classes = sorted({clip.label for clip in clips})
+    labels = sorted({clip.label for clip in clips})
+    classes = [label for label in labels if not is_negative(label)]
+    counts = counts[:, [label in classes for label in labels]]
     if len(classes) < 2:
         found = f"one class, {printable(classes[0])}" if classes else "no clips"
         raise DataError(f"the data hold {found}: give at least two classes")
@@ -231,7 +237,8 @@ def _check_enough_sources(
 
 def _check_classes_left(clips: Sequence[Clip], rest: Indices, held: Indices) -> None:
     """Raise DataError unless every class is left to learn from."""
-    missing = sorted({clip.label for clip in clips} - {clips[i].label for i in rest})
+    classes = {clip.label for clip in clips if not is_negative(clip.label)}
+    missing = sorted(classes - {clips[i].label for i in rest})
     if missing:
         raise DataError(
             f"nothing of class {printable(missing[0])} is left to learn from beside "

@@ -113,6 +113,9 @@ def _verdict(metrics: Mapping[str, Any]) -> Iterator["str | Text"]:
     if known := metrics.get("calibration"):
         before, after = known["error_before"], known["error_after"]
         yield f"Calibration error {after:.3f} ({before:.3f} before calibration)."
+    if foreign := metrics.get("acceptance", {}).get("foreign"):
+        share, n = foreign["called_after"], foreign["n"]
+        yield f"Of {n:,} foreign sounds {share:.3f} are taken for a class (all without thresholds)."
     if against := metrics.get("against"):
         low, high = against["difference"]["interval"]
         yield (
