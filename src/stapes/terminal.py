@@ -108,7 +108,7 @@ def _verdict(metrics: Mapping[str, Any]) -> Iterator["str | Text"]:
         yield f"A split by file says {leaking:.3f} of clips, an honest one says {honest:.3f}."
     for row in metrics.get("baselines", []):
         if not row["difference"]["beaten"]:
-            line = f"It does not beat {row['name']}: {row['clips']['accuracy']:.3f} of clips."
+            line = f"Not better beyond chance than {row['name']}: {row['clips']['accuracy']:.3f}."
             yield Text(line, style="bold red" if "loudness" in row["name"] else "yellow")
     if known := metrics.get("calibration"):
         before, after = known["error_before"], known["error_after"]
