@@ -63,15 +63,14 @@ def evaluate(
             also = recall(other.model, against, decoded, progress=progress)
             known = [a or b for a, b in zip(known, also, strict=True)]
         decoded = _without_known(decoded, known, chosen.leaks)
-        measured = _measure(classifier, decoded)
+        measured = measure(classifier.network, decoded.clips, decoded.waveforms, progress=progress)
         foreign = experiment.read_foreign(chosen, progress)
         others = measure_foreign(classifier.network, foreign.clips, foreign.waveforms)
         unheard = Measured.join([measured, others])
         metrics = account.assess(classifier.model, unheard)
         if other is not None:
-            metrics["against"] = _compare(measured, _measure(other, decoded)) | {
-                "model": str(against)
-            }
+            theirs = measure(other.network, decoded.clips, decoded.waveforms, progress=progress)
+            metrics["against"] = _compare(measured, theirs) | {"model": str(against)}
         metrics |= experiment.provenance("evaluate", data, decoded, foreign, started=started)
         metrics |= {"audit": audit, "leaks": chosen.leaks, "model": str(model)}
         doubts = account.suspicions(measured.known, classifier.model.calibration)
@@ -110,10 +109,6 @@ def _without_known(decoded: DecodedDataset, known: Sequence[bool], leaks: Leaks)
         raise DataError(f"{told}: --leaks regroup leaves them out, --leaks allow keeps them")
     left = decoded.only([i for i, is_known in enumerate(known) if not is_known])
     return replace(left, warnings=(*decoded.warnings, f"{told}; these are left out"))
-
-
-def _measure(classifier: Classifier, decoded: DecodedDataset) -> Measured:
-    return measure(classifier.network, decoded.clips, decoded.waveforms)
 
 
 def _compare(ours: Measured, theirs: Measured) -> dict[str, Any]:

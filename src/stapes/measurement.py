@@ -12,6 +12,7 @@ from stapes.clips import Clip
 from stapes.config import ModelConfig
 from stapes.engine import FoldedNetwork, probabilities
 from stapes.inference import HOPS_PER_SEGMENT, SegmentOutputs, Vote, segment_outputs
+from stapes.progress import Progress, silent
 from stapes.segments import Waveform, passes_gate
 
 
@@ -82,13 +83,20 @@ class Measured:
 
 
 def measure(
-    network: FoldedNetwork, clips: Sequence[Clip], waveforms: Sequence[Waveform]
+    network: FoldedNetwork,
+    clips: Sequence[Clip],
+    waveforms: Sequence[Waveform],
+    *,
+    progress: Progress = silent,
 ) -> Measured:
     """Run a network over labelled clips, at the hop that prediction uses."""
     config = network.config
     hop_length = config.segment_length // HOPS_PER_SEGMENT
-    outputs = tuple(segment_outputs(network, [w], hop_length=hop_length) for w in waveforms)
-    return Measured(config, tuple(clips), targets_of(clips, config.classes), outputs)
+    outputs = []
+    for waveform in waveforms:
+        outputs.append(segment_outputs(network, [waveform], hop_length=hop_length))
+        progress("measuring", len(outputs), len(waveforms), "")
+    return Measured(config, tuple(clips), targets_of(clips, config.classes), tuple(outputs))
 
 
 def measure_foreign(

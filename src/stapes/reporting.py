@@ -123,8 +123,8 @@ def _explanations(
     """The first recording of each class, taken apart."""
     network, rate = model.fold(), model.config.sample_rate
     explained = {}
-    for label, titles in metrics["examples"].items():
-        waveform = recordings(titles[0])
+    for label, titles in metrics.get("examples", {}).items():
+        waveform = recordings(titles[0]) if titles else None
         if waveform is not None:
             explained[label] = explain_waveform(
                 network,
