@@ -168,21 +168,6 @@ def test_resampling_in_parts_draws_as_often(monkeypatch):
     np.testing.assert_allclose(evaluation.interval(right, sources), whole, atol=0.01)
 
 
-def test_the_balanced_interval_is_that_of_a_bootstrap_written_out():
-    rng = np.random.default_rng(0)
-    sources = rng.integers(0, 40, 120)
-    targets = rng.integers(0, 3, 120)
-    found = np.where(rng.random(120) < 0.7, targets, 0)
-    drawn = []
-    for _ in range(1000):
-        rows = np.concatenate([np.flatnonzero(sources == s) for s in rng.integers(0, 40, 40)])
-        drawn.append(sklearn.metrics.balanced_accuracy_score(targets[rows], found[rows]))
-    wanted = np.quantile(drawn, [0.025, 0.975])
-    given_ = evaluation.balanced_interval(targets, found, sources.astype(str).tolist())
-    np.testing.assert_allclose(given_, wanted, atol=0.015)
-    assert np.isnan(evaluation.balanced_interval(NOTHING, NOTHING, [])).all()
-
-
 outcomes = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 
 

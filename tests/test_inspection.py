@@ -175,10 +175,3 @@ def test_drawing_aids_keep_the_extremes():
     columns, group = inspection.strongest_columns(activations, n_columns=100)
     assert (group, columns.shape) == (11, (92, 1))
     assert columns[3, 0] == activations[33:44].max()
-
-
-def test_best_epoch_is_the_first_with_the_lowest_validation_loss():
-    rows = [{"epoch": 1, "validation_loss": 0.6}, {"epoch": 2, "validation_loss": 0.4}]
-    assert inspection.best_epoch([*rows, {"epoch": 3, "validation_loss": 0.4}]) == 2
-    assert inspection.best_epoch([{"epoch": 1, "loss": 0.4}]) is None
-    assert inspection.best_epoch([]) is None

@@ -97,32 +97,6 @@ def interval(
     return _ends(totals[:, 0] / totals[:, 1])
 
 
-def balanced_interval(
-    targets: NDArray[np.int64],
-    predictions: NDArray[np.int64],
-    sources: Sequence[str],
-    *,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % interval of the balanced accuracy, like :func:`interval`.
-
-    A class of which a resample holds nothing does not count in that resample's mean.
-
-    Args:
-        targets: class indices [N].
-        predictions: what each was called [N].
-        sources: the source of each [N].
-        seed: of the resampling.
-    """
-    n_classes = int(targets.max(initial=0)) + 1
-    there = targets[:, None] == np.arange(n_classes)
-    right = there & (targets == predictions)[:, None]
-    sums = _sum_by_source(np.concatenate([right, there], axis=1), sources)
-    found, totals = np.split(_resample(sums, seed=seed), 2, axis=1)
-    recall = found / np.maximum(totals, 1)
-    return _ends(recall.sum(axis=1) / (totals > 0).sum(axis=1))
-
-
 def compare(
     right_a: NDArray[np.bool_],
     right_b: NDArray[np.bool_],

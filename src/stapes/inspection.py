@@ -8,9 +8,7 @@ a_t the activations of frame t (of T), w and b the head's weights and bias,
 one sum over filters and one over moments, both ending at the same logit. Nothing is drawn here.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -328,12 +326,6 @@ def strongest_columns(activations: Floats, *, n_columns: int) -> tuple[Floats, i
     group = -(-len(activations) // n_columns)
     edges = np.arange(0, len(activations), group)
     return np.maximum.reduceat(activations, edges, axis=0), group
-
-
-def best_epoch(history: Sequence[Mapping[str, Any]]) -> int | None:
-    """The epoch that was kept: the first with the lowest validation loss; None if unmeasured."""
-    measured = [row for row in history if row.get("validation_loss") is not None]
-    return min(measured, key=lambda row: row["validation_loss"])["epoch"] if measured else None
 
 
 def _run(
