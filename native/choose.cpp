@@ -2,7 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "trunk.h"
+#include "kernels.h"
 
 namespace stapes {
 

@@ -1,10 +1,23 @@
 // Forward and backward passes of one unit of the batch. Built once for every instruction set, with
 // STAPES_KERNELS the name of the table; nothing here may use the standard library's templates, or
 // the linker could pick their AVX-512 code for a machine without it.
+#include "edges.h"
 #include "tiles.h"
 
 namespace stapes {
 namespace {
+
+// x [length] to the phases in which the first layer reads it, and zeros behind.
+void pack(const Plan& p, int slot, const float* x, float offset, float scale) {
+  float* out = p.x + int64_t(slot) * p.x_phases * p.x_row;
+  const Phases phases(p.x_phases, p.x_lead, p.x_row);
+  int t = 0;
+  for (; t + 2 * V <= p.length; t += 2 * V)
+    phases.put(out, t, (load(x + t) - offset) * scale, (load(x + t + V) - offset) * scale);
+  for (int q = t + p.x_lead, end = p.length + p.x_lead; q < end + p.x_ahead; q++)
+    out[q % p.x_phases * p.x_row + q / p.x_phases] =
+        q < end ? (x[q - p.x_lead] - offset) * scale : 0.0f;
+}
 
 // ---- batch statistics, shifted by a value from the data so that the squares do not cancel ----
 
@@ -34,7 +47,7 @@ void first_statistics(const Plan& p, int unit, const Scratch& s) {
   for (int b = unit_begin(p, unit); b < unit_begin(p, unit + 1); b++)
     for (int first = 0; first < layer.places; first += layer.tile) {
       const int count = layer.places - first < layer.tile ? layer.places - first : layer.tile;
-      first_tile(p, b, first, count, s);
+      first_tile(p, b, first, count, nullptr, s);
       if (b == unit_begin(p, unit) && first == 0)
         for (int c = 0; c < layer.c_out; c++)
           out[3 * c] = s.first[(c * layer.phases + layer.lead % layer.phases) * layer.tile_row +
@@ -53,8 +66,6 @@ void first_statistics(const Plan& p, int unit, const Scratch& s) {
 void forward_example(const Plan& p, int i, int b, const Scratch& s, double* statistics,
                      bool set_shift) {
   const Layer &below = p.layers[i - 1], &layer = p.layers[i];
-  const int64_t row = layer.lead + below.tile + GRAIN;
-  for (int c = 0; c < layer.c_out; c++) std::memset(s.out + c * row, 0, sizeof(float) * layer.lead);
   for (int first = 0; first < layer.n; first += below.tile) {
     const bool last = first + below.tile >= layer.n;
     const int n = last ? layer.n - first : below.tile;
@@ -65,31 +76,29 @@ void forward_example(const Plan& p, int i, int b, const Scratch& s, double* stat
       prefetch(tile.y + below.tile, below.row, below.c_out * below.phases, below.tile);
     input_rows(layer, tile.activations, tile.row, s.right);
     multiply(layer.forward_weights, layer.forward_block, layer.c_out, s.right,
-             layer.c_in * layer.kernel, s.out + layer.lead, row, grains);
-    const int places = last ? layer.places - first / layer.phases : n / layer.phases;
+             layer.c_in * layer.kernel, stored(layer, b, first, nullptr), grains);
     for (int c = 0; c < layer.c_out; c++) {
-      float* y = s.out + c * row;
-      if (statistics) {
-        double* sums = statistics + 3 * c;
-        if (set_shift && first == 0) sums[0] = y[layer.lead];
-        add_statistics(y + layer.lead, n, sums);
+      if (set_shift && first == 0)
+        statistics[3 * c] = layer.y[offset(layer, b, c, layer.lead % layer.phases,
+                                           layer.lead / layer.phases)];
+      for (int phase = 0; phase < layer.phases; phase++) {
+        const Range range = places_of(layer, phase, first, first + n);
+        add_statistics(layer.y + offset(layer, b, c, phase, range.begin), range.end - range.begin,
+                       statistics + 3 * c);
       }
-      to_phases(y, layer.phases, layer.row, places,
-                layer.y + offset(layer, b, c, 0, first / layer.phases));
-      for (int j = 0; j < layer.lead; j++) y[j] = y[n + j];  // the next tile begins with them
     }
   }
 }
 
 void forward(const Plan& p, int i, int unit, const Scratch& s) {
-  double* statistics = p.training ? p.partial + unit * p.partial_size : nullptr;
-  if (statistics) std::memset(statistics, 0, sizeof(double) * 3 * p.layers[i].c_out);
+  double* statistics = p.partial + unit * p.partial_size;
+  std::memset(statistics, 0, sizeof(double) * 3 * p.layers[i].c_out);
   for (int b = unit_begin(p, unit); b < unit_begin(p, unit + 1); b++)
     forward_example(p, i, b, s, statistics, b == unit_begin(p, unit));
 }
 
-// Mean over time of the last layer, and its frames [n][c] where wanted, of the unit's examples.
-void pool(const Plan& p, int unit, const Scratch& s, float* pooled, float* frames) {
+// Mean over time of the last layer, of the unit's examples.
+void pool(const Plan& p, int unit, const Scratch& s, float* pooled) {
   const int i = p.n_layers - 1;
   const Layer& layer = p.layers[i];
   double* means = p.partial + unit * p.partial_size;
@@ -103,13 +112,69 @@ void pool(const Plan& p, int unit, const Scratch& s, float* pooled, float* frame
         Vector total{};
         for (int t = 0; t < n; t += V) total += load(a + t);
         means[c] += sum(total);
-        if (frames)
-          for (int t = 0; t < n; t++)
-            frames[int64_t(first + t) * layer.c_out + c] = a[t];
       }
     }
     for (int c = 0; c < layer.c_out; c++) *pooled++ = static_cast<float>(means[c] / layer.n);
-    if (frames) frames += int64_t(layer.n) * layer.c_out;
+  }
+}
+
+// ---- inference: a stretch of segments, depth first ----
+
+// Frames first, ..., first + n - 1 of a layer's activations; zeros behind the last of all.
+void infer_tile(const Plan& p, int i, int slot, int first, int n, const Scratch& s) {
+  const Layer& layer = p.layers[i];
+  const int grains = static_cast<int>(round_up(n, GRAIN));
+  if (i == 0) {
+    waveform_rows(p, slot, 0, first, s.right);
+  } else if (i == 1) {
+    const Layer& below = p.layers[0];
+    first_tile(p, slot, first, grains + static_cast<int>(round_up(below.halo, MARGIN)),
+               below.shift, s);
+    input_rows(layer, s.first, below.tile_row, s.right);
+  } else {
+    const Layer& below = p.layers[i - 1];
+    input_rows(layer, below.y + offset(below, slot, 0, 0, first), below.row, s.right);
+  }
+  multiply(layer.forward_weights, layer.forward_block, layer.c_out, s.right,
+           layer.c_in * layer.kernel, stored(layer, slot, first, layer.shift), grains);
+  if (first + n < layer.n) return;
+  const int behind = layer.n + layer.lead + layer.phases * (layer.halo + MARGIN);
+  for (int phase = 0; phase < layer.phases; phase++) {
+    const Range range = places_of(layer, phase, layer.n, behind);
+    for (int c = 0; c < layer.c_out; c++)
+      std::memset(layer.y + offset(layer, slot, c, phase, range.begin), 0,
+                  sizeof(float) * (range.end - range.begin));
+  }
+}
+
+// How many frames of a layer can be computed from so many of the one below, in whole grains.
+int ready(const Layer& layer, int n_below) {
+  if (n_below == layer.n_in) return layer.n;
+  const int n = n_below + layer.pad - layer.kernel;
+  return n < 0 ? 0 : clamp((n / layer.stride + 1) / GRAIN * GRAIN, 0, layer.n);
+}
+
+constexpr int ROUND = 4;  // tiles of the first stored layer before the others take over
+
+// Tile by tile through all layers, so that what one has written the next still finds in a cache.
+void infer(const Plan& p, int slot, const Stretch& stretch, const Scratch& s) {
+  const int top = p.n_layers - 1, bottom = top > 0;
+  const Layer& last = p.layers[top];
+  int done[MAX_LAYERS] = {}, next = 0;
+  pack(p, slot, stretch.x, stretch.offset, stretch.scale);
+  while (next < stretch.n_segments) {
+    for (int i = bottom; i <= top; i++) {
+      const Layer& layer = p.layers[i];
+      const int tile = p.layers[i > 0 ? i - 1 : 0].tile;
+      const int most = i > bottom ? ready(layer, done[i - 1])
+                                  : clamp(done[i] + ROUND * tile, 0, layer.n);
+      for (int n; done[i] < most; done[i] += n) {
+        n = most - done[i] < tile ? most - done[i] : tile;
+        infer_tile(p, i, slot, done[i], n, s);
+      }
+    }
+    while (next < stretch.n_segments && next * last.segment_hop + last.segment_n <= done[top])
+      pool_segment(p, slot, next++, stretch, s);
   }
 }
 
@@ -189,7 +254,8 @@ void input_gradient(const Layer& layer, const Layer& below, int halo, int count,
       for (int c = 0; c < layer.c_out; c++)
         s.right[n_rows++] = s.dy + c * dy_row + MARGIN + halo - k / layer.stride;
     multiply(weights, layer.backward_block, layer.c_in, s.right, n_rows,
-             s.out + phase * below.tile_row, layer.stride * below.tile_row, count);
+             {s.out + phase * below.tile_row, layer.stride * below.tile_row, Phases(1, 0, 0), nullptr},
+             count);
     weights += padded * n_rows;
   }
 }
@@ -265,6 +331,7 @@ void backward(const Plan& p, int i, int unit, const Scratch& s) {
 }  // namespace
 
 extern const Kernels STAPES_KERNELS = {
-    STAPES_NAME, MAX_BLOCK, OUTER_LEFT, V, first_statistics, forward, pool, top_gradient, backward};
+    STAPES_NAME, MAX_BLOCK, OUTER_LEFT, V, pack, first_statistics, forward, pool, top_gradient, backward,
+    infer};
 
 }  // namespace stapes

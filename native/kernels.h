@@ -6,8 +6,17 @@ namespace stapes {
 
 // Scratch memory of one thread.
 struct Scratch {
-  float *activations, *first, *out, *dy, *sums;
+  float *activations, *first, *out, *dy, *sums, *edges;
   const float **left, **right;
+};
+
+// Overlapping segments of one waveform, one every hop, to which the same gain is applied.
+struct Stretch {
+  const float* x;
+  int n_segments;
+  float offset, scale;  // the network hears scale * (x - offset)
+  float* pooled;        // [n_segments][c]
+  float* frames;        // of the last layer [n][c], if wanted, and there is one segment
 };
 
 // Partial sums that a unit leaves for the serial step after each pass, all float64:
@@ -20,13 +29,19 @@ struct Kernels {
   int max_block;   // outputs of one product
   int outer_left;  // rows are padded to a multiple of this in `sums`
   int lanes;
+  void (*pack)(const Plan&, int slot, const float* x, float offset, float scale);
   void (*first_statistics)(const Plan&, int unit, const Scratch&);
   void (*forward)(const Plan&, int layer, int unit, const Scratch&);
-  void (*pool)(const Plan&, int unit, const Scratch&, float* pooled, float* frames);
+  void (*pool)(const Plan&, int unit, const Scratch&, float* pooled);
   void (*top_gradient)(const Plan&, int unit, const Scratch&, const float* d_pooled);
   void (*backward)(const Plan&, int layer, int unit, const Scratch&);
+  void (*infer)(const Plan&, int slot, const Stretch&, const Scratch&);
 };
 
 extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512;
+
+// The kernels for this processor; STAPES_KERNELS=baseline|avx2|avx512 in the environment may ask
+// for a simpler build (to test it).
+const Kernels& choose_kernels();
 
 }  // namespace stapes

@@ -29,6 +29,7 @@ void require(bool condition, const std::string& message) {
 
 void check(const Shape& shape) {
   const size_t n = shape.channels.size();
+  int64_t step = 1;
   require(shape.batch >= 1 && shape.length >= 1, "batch and length must be at least 1");
   require(n >= 1 && n <= 64, "the number of layers must be in 1..64");
   require(shape.kernels.size() == n && shape.strides.size() == n,
@@ -38,26 +39,50 @@ void check(const Shape& shape) {
     require(shape.channels[i] >= 1 && shape.channels[i] <= 1024, "channels must be in 1..1024");
     require(shape.kernels[i] >= 1 && shape.kernels[i] <= 1024, "kernels must be in 1..1024");
     require(s >= 1 && s <= MAX_PHASES && (s & (s - 1)) == 0, "strides must be 1, 2, 4, 8 or 16");
+    step = std::min<int64_t>(step * s, INT32_MAX);
   }
+  require(shape.n_segments >= 1 && shape.hop >= 0, "hop and n_segments must not be negative");
+  require(shape.n_segments == 1 || shape.hop % step == 0, "hop must be a multiple of all strides");
+  require(shape.length + int64_t(shape.hop) * shape.n_segments <= INT32_MAX / 4, "too long");
 }
 
-// The convolution: TensorFlow's "same" padding, and the blocks its outputs are worked on in.
-void set_convolution(Layer& a, int n_in, int c_in, int max_block) {
-  a.n_in = n_in, a.c_in = c_in, a.n = ceil_div(n_in, a.stride);
-  a.pad = static_cast<int>(std::max<int64_t>(int64_t(a.n - 1) * a.stride + a.kernel - n_in, 0) / 2);
+// The convolution: TensorFlow's "same" padding of a segment, and the blocks its outputs come in.
+void set_convolution(Layer& a, const Layer* below, const Shape& shape, int max_block) {
+  a.c_in = below ? below->c_out : 1;
+  a.segment_in = below ? below->segment_n : shape.length;
+  a.segment_n = ceil_div(a.segment_in, a.stride);
+  a.segment_hop = (below ? below->segment_hop : shape.hop) / a.stride;
+  const int64_t seen = int64_t(a.segment_n - 1) * a.stride + a.kernel;
+  a.pad = static_cast<int>(std::max<int64_t>(seen - a.segment_in, 0) / 2);
   a.forward_block = even_blocks(a.c_out, max_block);
   a.backward_block = even_blocks(a.c_in, max_block);
+  a.edge_lanes = static_cast<int>(round_up(a.c_out, EDGE_BLOCK));
+}
+
+// Frames that see the padding, or frames below that do. The second layer's edge reads frames of the
+// first that are not stored, so the first's edge is as wide as that.
+void set_edges(std::vector<Layer>& layers) {
+  for (size_t i = 0; i < layers.size(); i++) {
+    Layer& a = layers[i];
+    const int left = i ? layers[i - 1].left : 0, right = i ? layers[i - 1].right : 0;
+    a.left = std::min(ceil_div(left + a.pad, a.stride), a.segment_n);
+    const int first = std::max(a.segment_in - right + a.pad - a.kernel + 1, 0);
+    a.right = a.segment_n - std::min(ceil_div(first, a.stride), a.segment_n);
+    if (i != 1) continue;
+    const int read_left = (a.left - 1) * a.stride - a.pad + a.kernel;
+    const int read_right = a.segment_in - ((a.segment_n - a.right) * a.stride - a.pad);
+    if (a.left) layers[0].left = std::clamp(read_left, layers[0].left, a.segment_in);
+    if (a.right) layers[0].right = std::clamp(read_right, layers[0].right, a.segment_in);
+  }
 }
 
 // How the output is stored for its reader (null after the last layer).
 void set_storage(Layer& a, const Layer* reader) {
-  a.phases = reader ? reader->stride : 1;
-  a.lead = reader ? reader->pad : 0;
   a.halo = reader ? (reader->kernel - 1) / reader->stride : 0;
-  a.places = ceil_div(a.n + a.lead, a.phases);
   a.tile = std::clamp(TILE_FLOATS / (a.c_out * a.phases) / GRAIN * GRAIN, 2 * GRAIN, 8 * GRAIN);
   const int64_t ahead = round_up(a.halo, MARGIN);
-  a.reach = round_up(std::max(a.places, reader ? reader->n : 0), GRAIN) + ahead;
+  const int64_t written = round_up(a.n, GRAIN) / a.phases + ceil_div(a.lead, a.phases);
+  a.reach = round_up(std::max<int64_t>(written, reader ? reader->n : 0), GRAIN) + ahead;
   a.row = a.reach + MARGIN;
   if (a.row % 256 == 0) a.row += MARGIN;  // rows a power of two apart share few cache lines
   a.tile_row = a.tile + ahead + GRAIN + MARGIN;
@@ -75,8 +100,9 @@ void set_waveform(Plan& p, int length) {
   const Layer& first = p.layers[0];
   p.x_phases = first.stride * first.phases;
   p.x_lead = first.pad + first.stride * first.lead;
+  p.x_ahead = first.kernel + first.stride;
   const int ahead = (first.stride * (first.phases - 1) + first.kernel - 1) / p.x_phases;
-  const int64_t held = (p.x_lead + length) / p.x_phases + 1;
+  const int64_t held = (p.x_lead + length + p.x_ahead) / p.x_phases + 1;
   p.x_row = round_up(std::max<int64_t>(first.reach + GRAIN + ahead, held) + MARGIN, MARGIN);
 }
 
@@ -105,12 +131,13 @@ void place(Plan& p, Cutter& cut, int max_block) {
   for (int i = 0; i < p.n_layers; i++) {
     Layer& a = p.layers[i];
     const int64_t size = int64_t(p.batch) * a.c_out * a.phases * a.row + MARGIN;
-    if (i > 0) a.y = cut.take<float>(size);
+    if (i > 0 || !p.training) a.y = cut.take<float>(i > 0 || p.n_layers == 1 ? size : 0);
     if (i > 0 && p.training) gradients[i & 1] = std::max(gradients[i & 1], size);
     a.forward_weights = cut.take<float>(int64_t(a.c_out + max_block) * a.c_in * a.kernel);
     a.backward_weights = cut.take<float>(int64_t(a.c_in + max_block) * a.kernel * a.c_out);
+    a.edge_weights = cut.take<float>(int64_t(a.kernel) * a.c_in * a.edge_lanes);
     for (float** v : {&a.scale, &a.shift, &a.rstd, &a.mean_rstd, &a.dy_g, &a.dy_y, &a.dy_1})
-      *v = cut.take<float>(a.c_out);
+      *v = cut.take<float>(a.edge_lanes);
   }
   p.gradients[0] = cut.take<float>(gradients[0]);
   p.gradients[1] = cut.take<float>(gradients[1]);
@@ -123,6 +150,7 @@ Scratch cut_scratch(const Plan& p, Cutter& cut) {
   for (float** tile : {&s.activations, &s.first, &s.out, &s.dy})
     *tile = cut.take<float>(p.tile_floats);
   s.sums = cut.take<float>(p.row_sums);
+  s.edges = cut.take<float>(2 * p.edge_floats);
   s.left = cut.take<const float*>(p.max_rows);
   s.right = cut.take<const float*>(p.max_rows);
   return s;
@@ -142,29 +170,77 @@ Memory allocate(size_t bytes) {
   return memory;
 }
 
+void set_length(Plan& p, int length) {
+  p.length = length;
+  for (int i = 0; i < p.n_layers; i++) {
+    Layer& a = p.layers[i];
+    a.n_in = i ? p.layers[i - 1].n : length;
+    a.n = ceil_div(a.n_in, a.stride);
+    a.places = ceil_div(a.n + a.lead, a.phases);
+  }
+}
+
+bool shares(const Plan& p) {
+  return std::all_of(p.layers, p.layers + p.n_layers,
+                     [](const Layer& a) { return a.left + a.right < a.segment_n; });
+}
+
+void pack_weights(const Plan& p, const Arrays& weights) {
+  for (int i = 0; i < p.n_layers; i++) {
+    const Layer& a = p.layers[i];
+    auto weight = [&](int co, int ci, int k) {
+      return co < a.c_out && ci < a.c_in ? weights[i][(int64_t(co) * a.c_in + ci) * a.kernel + k]
+                                         : 0.0f;
+    };
+    float* out = a.forward_weights;
+    for (int block = 0; block < a.c_out; block += a.forward_block)
+      for (int ci = 0; ci < a.c_in; ci++)
+        for (int k = 0; k < a.kernel; k++)
+          for (int j = 0; j < a.forward_block; j++) *out++ = weight(block + j, ci, k);
+    out = p.training ? a.backward_weights : a.edge_weights;
+    if (!p.training)
+      for (int k = 0; k < a.kernel; k++)
+        for (int ci = 0; ci < a.c_in; ci++)
+          for (int co = 0; co < a.edge_lanes; co++) *out++ = weight(co, ci, k);
+    else if (i > 0)
+      for (int phase = 0; phase < a.stride; phase++)
+        for (int block = 0; block < a.c_in; block += a.backward_block)
+          for (int k = phase; k < a.kernel; k += a.stride)
+            for (int co = 0; co < a.c_out; co++)
+              for (int j = 0; j < a.backward_block; j++) *out++ = weight(co, block + j, k);
+  }
+}
+
 Memory lay_out(const Shape& shape, bool training, const Kernels& kernels, Plan& p,
                std::vector<Layer>& layers) {
   check(shape);
+  p = {};
   p.batch = shape.batch;
-  p.n_units = training ? std::min(shape.batch, N_UNITS) : shape.batch;
+  p.hop = shape.hop;
+  p.n_units = training ? std::min(shape.batch, N_UNITS) : 0;
   p.training = training;
   p.n_layers = static_cast<int>(shape.channels.size());
-  layers.resize(p.n_layers);
+  layers.assign(p.n_layers, {});
   p.layers = layers.data();
   for (int i = 0; i < p.n_layers; i++) {
     layers[i].c_out = shape.channels[i];
     layers[i].kernel = shape.kernels[i];
     layers[i].stride = shape.strides[i];
-    set_convolution(layers[i], i ? layers[i - 1].n : shape.length, i ? layers[i - 1].c_out : 1,
-                    kernels.max_block);
+    set_convolution(layers[i], i ? &layers[i - 1] : nullptr, shape, kernels.max_block);
+    layers[i].phases = i + 1 < p.n_layers ? shape.strides[i + 1] : 1;
   }
+  for (int i = 0; i + 1 < p.n_layers; i++) layers[i].lead = layers[i + 1].pad;
+  set_edges(layers);
+  set_length(p, shape.stretch(shape.n_segments));
   for (int i = p.n_layers - 1; i >= 0; i--) {
     const Layer* reader = i + 1 < p.n_layers ? &layers[i + 1] : nullptr;
     set_storage(layers[i], reader);
     const int64_t floats = tile_floats(layers[i], reader, kernels.max_block);
     p.tile_floats = std::max(p.tile_floats, round_up(floats, MARGIN));
+    const int64_t edge = std::max(layers[i].left, layers[i].right);
+    p.edge_floats = std::max(p.edge_floats, training ? 0 : edge * layers[i].edge_lanes);
   }
-  set_waveform(p, shape.length);
+  set_waveform(p, p.length);
   set_sums(p, kernels);
   Cutter measure(nullptr);
   place(p, measure, kernels.max_block);

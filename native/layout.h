@@ -15,8 +15,10 @@ struct Free {
 using Memory = std::unique_ptr<void, Free>;
 
 struct Shape {
-  int batch, length;
+  int batch, length;  // of a segment in inference, of all examples in training
   std::vector<int> channels, kernels, strides;  // one a layer
+  int hop = 0, n_segments = 1;                  // of the longest stretch
+  int stretch(int n) const { return length + (n - 1) * hop; }
 };
 
 // Hands out pieces of one allocation; without one it only measures.
@@ -40,6 +42,16 @@ class Cutter {
 // Throws std::invalid_argument where a number is out of range, std::bad_alloc.
 Memory lay_out(const Shape& shape, bool training, const Kernels& kernels, Plan& plan,
                std::vector<Layer>& layers);
+
+// Makes examples shorter than they were laid out for.
+void set_length(Plan& plan, int length);
+
+// Whether overlapping segments have frames in common in every layer, so that sharing them pays.
+bool shares(const Plan& plan);
+
+// Weights of all layers: [c_out][c_in][kernel] each.
+using Arrays = std::vector<const float*>;
+void pack_weights(const Plan& plan, const Arrays& weights);
 
 // One thread's scratch memory, zero.
 Memory scratch_memory(const Plan& plan);

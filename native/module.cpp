@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "listener.h"
 #include "trunk.h"
 
 namespace nb = nanobind;
@@ -18,27 +19,22 @@ namespace {
 
 using Input = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using Output = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
-using Inputs = std::vector<Input>;
+using Ints = std::vector<int>;
 
 template <class Array>
-std::string describe(const Array& array) {
-  std::string text = "[";
-  for (size_t i = 0; i < array.ndim(); i++)
-    text += (i ? ", " : "") + std::to_string(array.shape(i));
-  return text + "]";
-}
-
-template <class Array>
-void check(const Array& array, const std::string& name, std::initializer_list<int64_t> wanted) {
+void check(const Array& array, const char* name, std::initializer_list<int64_t> wanted) {
   bool same = array.ndim() == wanted.size();
-  std::string text;
+  std::string found, text;
+  for (size_t i = 0; i < array.ndim(); i++)
+    found += (i ? ", " : "") + std::to_string(array.shape(i));
   size_t i = 0;
   for (const int64_t n : wanted) {
     same = same && static_cast<int64_t>(array.shape(i)) == n;
     text += (i++ ? ", " : "") + std::to_string(n);
   }
   if (!same)
-    throw std::invalid_argument(name + " has shape " + describe(array) + ", wanted [" + text + "]");
+    throw std::invalid_argument(std::string(name) + " has shape [" + found + "], wanted [" + text +
+                                "]");
 }
 
 int check_threads(int n_threads) {
@@ -47,115 +43,123 @@ int check_threads(int n_threads) {
   return n_threads;
 }
 
-stapes::Arrays check_weights(const stapes::Trunk& trunk, const Inputs& weights) {
-  if (static_cast<int>(weights.size()) != trunk.n_layers())
-    throw std::invalid_argument("weights must have one array a layer");
-  stapes::Arrays pointers;
-  for (int i = 0; i < trunk.n_layers(); i++) {
-    const stapes::Layer& layer = trunk.layer(i);
-    check(weights[i], "weights[" + std::to_string(i) + "]",
-          {layer.c_out, layer.c_in, layer.kernel});
-    pointers.push_back(weights[i].data());
-  }
-  return pointers;
-}
+// Layers' parameters one after another in one array: all weights, then so many vectors [c_out].
+struct Parameters {
+  int64_t n_channels = 0, n_weights = 0;
+  std::vector<int64_t> weights, channels;
 
-stapes::Arrays check_vectors(const stapes::Trunk& trunk, const Inputs& vectors,
-                             const std::string& name) {
-  if (static_cast<int>(vectors.size()) != trunk.n_layers())
-    throw std::invalid_argument(name + " must have one array a layer");
-  stapes::Arrays pointers;
-  for (int i = 0; i < trunk.n_layers(); i++) {
-    check(vectors[i], name + "[" + std::to_string(i) + "]", {trunk.layer(i).c_out});
-    pointers.push_back(vectors[i].data());
+  explicit Parameters(const stapes::Shape& shape) {
+    for (size_t i = 0; i < shape.channels.size(); i++) {
+      const int64_t c_in = i ? shape.channels[i - 1] : 1;
+      channels.push_back(shape.channels[i]);
+      weights.push_back(c_in * shape.channels[i] * shape.kernels.at(i));
+      n_channels += channels.back();
+      n_weights += weights.back();
+    }
   }
-  return pointers;
-}
+  int64_t size(int n_vectors) const { return n_weights + n_vectors * n_channels; }
+
+  // Where each layer's weights lie, or those of the vectors of that number.
+  template <class T>
+  std::vector<T*> at(T* flat, int vector = -1) const {
+    std::vector<T*> pointers;
+    T* next = flat + (vector < 0 ? 0 : size(vector));
+    for (const int64_t n : vector < 0 ? weights : channels) pointers.push_back(next), next += n;
+    return pointers;
+  }
+};
 
 // Scratch memory for one forward pass and its backward pass, at one shape.
 class Trainer {
  public:
-  Trainer(int batch, int length, std::vector<int> channels, std::vector<int> kernels,
-          std::vector<int> strides)
-      : trunk_({batch, length, channels, kernels, strides}, true) {
-    for (int i = 0; i < trunk_.n_layers(); i++) {
-      const stapes::Layer& layer = trunk_.layer(i);
-      n_channels_ += layer.c_out;
-      n_weights_ += int64_t(layer.c_out) * layer.c_in * layer.kernel;
-    }
-  }
+  Trainer(int batch, int length, Ints channels, Ints kernels, Ints strides)
+      : trunk_({batch, length, channels, kernels, strides}), parameters_(trunk_.shape()) {}
 
-  void forward(const Input& x, const Inputs& weights, const Inputs& gammas, const Inputs& betas,
-               double epsilon, int n_threads, const Output& pooled, const Output& mean,
-               const Output& variance) {
+  void forward(const Input& x, const Input& parameters, double epsilon, int n_threads,
+               const Output& pooled, const Output& mean, const Output& variance) {
     const stapes::Shape& shape = trunk_.shape();
     check(x, "x", {shape.batch, shape.length});
+    check(parameters, "parameters", {parameters_.size(2)});
     check(pooled, "pooled", {shape.batch, shape.channels.back()});
-    check(mean, "mean", {n_channels_});
-    check(variance, "variance", {n_channels_});
-    const auto w = check_weights(trunk_, weights);
-    const auto g = check_vectors(trunk_, gammas, "gammas");
-    const auto b = check_vectors(trunk_, betas, "betas");
+    check(mean, "mean", {parameters_.n_channels});
+    check(variance, "variance", {parameters_.n_channels});
     check_threads(n_threads);
     if (!(epsilon >= 0)) throw std::invalid_argument("epsilon must not be negative");
+    const float* flat = parameters.data();
     nb::gil_scoped_release unlocked;
     std::lock_guard<std::mutex> alone(mutex_);
     ready_ = false;
-    trunk_.forward(x.data(), w, g, b, epsilon, n_threads, pooled.data(), mean.data(),
-                   variance.data());
+    trunk_.forward(x.data(), parameters_.at(flat), parameters_.at(flat, 0), parameters_.at(flat, 1),
+                   epsilon, n_threads, pooled.data(), mean.data(), variance.data());
     ready_ = true;
   }
 
-  // Gradients one after another: every layer's weights, then every gamma, then every beta.
   void backward(const Input& d_pooled, int n_threads, const Output& gradients) {
-    const stapes::Shape& shape = trunk_.shape();
-    check(d_pooled, "d_pooled", {shape.batch, shape.channels.back()});
-    check(gradients, "gradients", {n_weights_ + 2 * n_channels_});
+    check(d_pooled, "d_pooled", {trunk_.shape().batch, trunk_.shape().channels.back()});
+    check(gradients, "gradients", {parameters_.size(2)});
     check_threads(n_threads);
-    std::vector<float*> w, g, b;
-    float* at = gradients.data();
-    for (int i = 0; i < trunk_.n_layers(); i++) {
-      const stapes::Layer& layer = trunk_.layer(i);
-      w.push_back(at);
-      at += int64_t(layer.c_out) * layer.c_in * layer.kernel;
-    }
-    for (auto* vectors : {&g, &b})
-      for (int i = 0; i < trunk_.n_layers(); at += trunk_.layer(i++).c_out) vectors->push_back(at);
+    float* flat = gradients.data();
     nb::gil_scoped_release unlocked;
     std::lock_guard<std::mutex> alone(mutex_);
     if (!ready_) throw std::invalid_argument("backward must follow a forward pass, once");
     ready_ = false;
-    trunk_.backward(d_pooled.data(), n_threads, w, g, b);
+    trunk_.backward(d_pooled.data(), n_threads, parameters_.at(flat), parameters_.at(flat, 0),
+                    parameters_.at(flat, 1));
   }
 
  private:
   stapes::Trunk trunk_;
-  int64_t n_channels_ = 0, n_weights_ = 0;
+  const Parameters parameters_;
   std::mutex mutex_;
   bool ready_ = false;
 };
 
-void infer(const Input& x, const Inputs& weights, const Inputs& biases, std::vector<int> strides,
-           int n_threads, const Output& pooled, const std::optional<Output>& frames) {
-  if (x.ndim() != 2) throw std::invalid_argument("x has shape " + describe(x) + ", wanted [n, t]");
-  if (x.shape(1) > INT32_MAX / 4) throw std::invalid_argument("x is too long");
-  stapes::Shape shape{check_threads(n_threads), static_cast<int>(x.shape(1)), {}, {}, strides};
-  for (const Input& w : weights) {
-    if (w.ndim() != 3) throw std::invalid_argument("weights must have three axes");
-    shape.channels.push_back(static_cast<int>(w.shape(0)));
-    shape.kernels.push_back(static_cast<int>(w.shape(2)));
+// A network for inference, at one hop between segments.
+class Listener {
+ public:
+  Listener(int length, Ints channels, Ints kernels, Ints strides, const Input& parameters,
+           const Ints& hop_and_most, int n_threads) {
+    const stapes::Shape shape{1, length, channels, kernels, strides, hop_and_most.at(0),
+                              hop_and_most.at(1)};
+    const Parameters layers(shape);
+    check(parameters, "parameters", {layers.size(1)});
+    listener_ = std::make_unique<stapes::Listener>(shape, layers.at(parameters.data()),
+                                                   layers.at(parameters.data(), 0),
+                                                   check_threads(n_threads));
   }
-  const int64_t n = static_cast<int64_t>(x.shape(0));
-  if (n < n_threads) shape.batch = n > 0 ? static_cast<int>(n) : 1;
-  stapes::Trunk trunk(shape, false);
-  const auto w = check_weights(trunk, weights);
-  const auto b = check_vectors(trunk, biases, "biases");
-  const stapes::Layer& last = trunk.layer(trunk.n_layers() - 1);
-  check(pooled, "pooled", {n, last.c_out});
-  if (frames) check(*frames, "frames", {n, last.n, last.c_out});
-  nb::gil_scoped_release unlocked;
-  trunk.infer(x.data(), n, w, b, pooled.data(), frames ? frames->data() : nullptr);
-}
+
+  // Stretches of x [T]: their first samples, numbers of segments, and what makes of a sample x
+  // scale * (x - offset).
+  void run(const Input& x, const std::vector<int64_t>& starts, const Ints& counts,
+           const std::vector<float>& offsets, const std::vector<float>& scales,
+           const Output& pooled, const std::optional<Output>& frames) {
+    const stapes::Shape& shape = listener_->shape();
+    const stapes::Layer& last = listener_->layer(static_cast<int>(shape.channels.size()) - 1);
+    const int64_t length = static_cast<int64_t>(x.size());
+    std::vector<stapes::Stretch> stretches;
+    int64_t n = 0;
+    for (size_t i = 0; i < starts.size(); n += counts[i++]) {
+      const int64_t start = starts[i], count = counts.at(i);
+      if (count < 1 || count > (frames ? 1 : shape.n_segments) || start < 0 ||
+          start + shape.stretch(static_cast<int>(count)) > length)
+        throw std::invalid_argument("stretch " + std::to_string(i) + " lies outside of x");
+      stretches.push_back({x.data() + start, counts[i], offsets.at(i), scales.at(i),
+                           pooled.data() + n * last.c_out,
+                           frames ? frames->data() + n * last.segment_n * last.c_out : nullptr});
+    }
+    check(pooled, "pooled", {n, last.c_out});
+    if (frames) check(*frames, "frames", {n, last.segment_n, last.c_out});
+    nb::gil_scoped_release unlocked;
+    std::lock_guard<std::mutex> alone(mutex_);
+    listener_->run(stretches);
+  }
+
+  bool shares() const { return listener_->shares(); }
+
+ private:
+  std::unique_ptr<stapes::Listener> listener_;
+  std::mutex mutex_;
+};
 
 }  // namespace
 
@@ -163,13 +167,18 @@ NB_MODULE(_native, m) {
   nb::set_leak_warnings(false);  // what lives until the interpreter's end is no leak
   m.attr("kernels") = stapes::choose_kernels().name;
   nb::class_<Trainer>(m, "Trainer")
-      .def(nb::init<int, int, std::vector<int>, std::vector<int>, std::vector<int>>(), "batch"_a,
-           "length"_a, "channels"_a, "kernels"_a, "strides"_a)
-      .def("forward", &Trainer::forward, "x"_a.noconvert(), "weights"_a.noconvert(),
-           "gammas"_a.noconvert(), "betas"_a.noconvert(), "epsilon"_a, "n_threads"_a,
-           "pooled"_a.noconvert(), "mean"_a.noconvert(), "variance"_a.noconvert())
+      .def(nb::init<int, int, Ints, Ints, Ints>(), "batch"_a, "length"_a, "channels"_a, "kernels"_a,
+           "strides"_a)
+      .def("forward", &Trainer::forward, "x"_a.noconvert(), "parameters"_a.noconvert(),
+           "epsilon"_a, "n_threads"_a, "pooled"_a.noconvert(), "mean"_a.noconvert(),
+           "variance"_a.noconvert())
       .def("backward", &Trainer::backward, "d_pooled"_a.noconvert(), "n_threads"_a,
            "gradients"_a.noconvert());
-  m.def("infer", &infer, "x"_a.noconvert(), "weights"_a.noconvert(), "biases"_a.noconvert(),
-        "strides"_a, "n_threads"_a, "pooled"_a.noconvert(), "frames"_a.noconvert().none());
+  nb::class_<Listener>(m, "Listener")
+      .def(nb::init<int, Ints, Ints, Ints, const Input&, const Ints&, int>(), "length"_a,
+           "channels"_a, "kernels"_a, "strides"_a, "parameters"_a.noconvert(), "hop_and_most"_a,
+           "n_threads"_a)
+      .def("run", &Listener::run, "x"_a.noconvert(), "starts"_a, "counts"_a, "offsets"_a,
+           "scales"_a, "pooled"_a.noconvert(), "frames"_a.noconvert().none())
+      .def("shares", &Listener::shares);
 }

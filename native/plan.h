@@ -17,10 +17,11 @@
 //
 //     output rows = matrix of weights x input rows      and      d weights = rows x rows^T
 //
-// over tiles that stay in the first-level cache. What is stored is the convolution's output y,
-// before normalisation; normalisation and ReLU are applied as a tile is read, because the batch
-// statistics are known only after the whole batch has passed. The first layer, half of all frames,
-// is never stored: it is computed anew from the waveform x, kept in phases of both strides.
+// over tiles that stay in the first-level cache. In training, what is stored is the convolution's
+// output y, before normalisation; normalisation and ReLU are applied as a tile is read, because the
+// batch statistics are known only after the whole batch has passed. In inference normalisation is
+// folded into the weights, and activations are stored. The first layer, half of all frames, is never
+// stored: it is computed anew from the waveform x, kept in phases of both strides.
 #pragma once
 #include <cstdint>
 
@@ -29,6 +30,8 @@ namespace stapes {
 constexpr int GRAIN = 32;  // frames the kernels work on at once: two of the longest vectors
 constexpr int MARGIN = 16;  // floats of slack before and after a row of frames
 constexpr int MAX_PHASES = 16;
+constexpr int MAX_LAYERS = 64;
+constexpr int EDGE_BLOCK = 16;  // outputs of an edge's frame that are worked on at once
 
 struct Layer {
   int c_in, c_out, kernel, stride, pad, n_in, n;
@@ -39,21 +42,28 @@ struct Layer {
   int64_t reach;     // places of a phase that are ever read
   int64_t row;       // floats of one phase
   int64_t tile_row;  // the same in a tile
-  float* y;          // [batch][c_out][phases][row]; null in the first layer
+  float* y;          // [batch][c_out][phases][row]; null in the first layer of several
   float* forward_weights;   // [block][c_in][kernel][in block], blocks of `forward_block` outputs
   float* backward_weights;  // for each phase of the input: [block][taps of it][c_out][in block]
   int forward_block, backward_block;
-  float *scale, *shift;       // [c_out]: activation = max(0, scale * y + shift)
+  float *scale, *shift;       // [c_out]: activation = max(0, scale * y + shift); shift: the bias
   float *rstd, *mean_rstd;    // [c_out]: normalised = rstd * y - mean_rstd
   float *dy_g, *dy_y, *dy_1;  // [c_out]: gradient of y = dy_g * g + dy_y * y + dy_1
+  // Of the segments of a stretch: frames in and out, frames out between the starts of two, and how
+  // many of the first and of the last frames out feel the segment's padding; see edges.h.
+  int segment_in, segment_n, segment_hop, left, right;
+  float* edge_weights;  // [kernel][c_in][edge_lanes]
+  int edge_lanes;       // c_out up to whole edge blocks
 };
 
 struct Plan {
   int batch, n_layers, n_units;
+  int length;  // samples of an example; in inference, of a stretch of segments `hop` apart
+  int hop;
   bool training;
   Layer* layers;
   float* x;            // [batch][stride_0 * phases_0][x_row], the padded waveforms in phases
-  int x_phases, x_lead;
+  int x_phases, x_lead, x_ahead;  // x_ahead: samples behind the waveform that are read
   int64_t x_row;
   float* gradients[2];  // of the activations of odd and even layers, stored as y is
   double* partial;      // [n_units][partial_size]: sums over a unit, a fixed part of the batch
@@ -63,6 +73,7 @@ struct Plan {
   int64_t max_rows;        // input rows of the largest product
   int64_t tile_floats;  // of the largest tile, in floats
   int64_t row_sums;     // accumulators of the largest product rows x rows^T, in floats
+  int64_t edge_floats;  // of the largest edge
 };
 
 // A unit's first and one past its last example. Units do not depend on the number of threads, nor

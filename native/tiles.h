@@ -17,11 +17,17 @@ struct Range {
   int begin, end;
 };
 
+// Places of a phase that hold frames first, ..., end - 1.
+Range places_of(const Layer& layer, int phase, int first, int end) {
+  return {ceil_div(first + layer.lead - phase, layer.phases),
+          ceil_div(end + layer.lead - phase, layer.phases)};
+}
+
 // Which of the places first, ..., first + count - 1 of a phase hold frames, counted from first.
 Range valid(const Layer& layer, int phase, int first, int count) {
-  const int begin = clamp(ceil_div(layer.lead - phase, layer.phases) - first, 0, count);
-  const int end = clamp(ceil_div(layer.n + layer.lead - phase, layer.phases) - first, begin, count);
-  return {begin, end};
+  const Range all = places_of(layer, phase, 0, layer.n);
+  const int begin = clamp(all.begin - first, 0, count);
+  return {begin, clamp(all.end - first, begin, count)};
 }
 
 void keep_valid(float* row, Range range, int count) {
@@ -75,17 +81,24 @@ int64_t offset(const Layer& layer, int b, int channel, int phase, int first) {
   return ((int64_t(b) * layer.c_out + channel) * layer.phases + phase) * layer.row + first;
 }
 
-// The first layer's output before normalisation, computed anew; zero where there is no frame.
-void first_tile(const Plan& p, int b, int first, int count, const Scratch& s) {
+// The first layer's output, computed anew, as the second reads it; zero where there is no frame.
+// Before normalisation, or with a bias activations.
+void first_tile(const Plan& p, int b, int first, int count, const float* bias, const Scratch& s) {
   const Layer& layer = p.layers[0];
   const int64_t channel_row = layer.phases * layer.tile_row;
   for (int phase = 0; phase < layer.phases; phase++) {
-    float* out = s.first + phase * layer.tile_row;
     waveform_rows(p, b, phase, first, s.right);
-    multiply(layer.forward_weights, layer.forward_block, layer.c_out, s.right, layer.kernel, out,
-             channel_row, static_cast<int>(round_up(count, GRAIN)));
+    multiply(layer.forward_weights, layer.forward_block, layer.c_out, s.right, layer.kernel,
+             {s.first + phase * layer.tile_row, channel_row, Phases(1, 0, 0), bias},
+             static_cast<int>(round_up(count, GRAIN)));
   }
   keep_valid(layer, first, count, s.first);
+}
+
+// Where a layer's frames from `first` on, a multiple of the grain, are stored.
+Destination stored(const Layer& layer, int b, int first, const float* bias) {
+  return {layer.y + offset(layer, b, 0, 0, first / layer.phases), layer.phases * layer.row,
+          Phases(layer.phases, layer.lead, layer.row), bias};
 }
 
 // Activations of `count` places (a multiple of the margin) of every channel and phase.
@@ -93,7 +106,7 @@ Tile read_tile(const Plan& p, int i, int b, int first, int count, const Scratch&
   const Layer& layer = p.layers[i];
   Tile tile{s.first, layer.tile_row, s.activations, layer.tile_row};
   if (i == 0) {
-    first_tile(p, b, first, count, s);
+    first_tile(p, b, first, count, nullptr, s);
   } else {
     tile.y = layer.y + offset(layer, b, 0, 0, first);
     tile.y_row = layer.row;
@@ -110,21 +123,7 @@ Tile read_tile(const Plan& p, int i, int b, int first, int count, const Scratch&
   return tile;
 }
 
-// ---- phases: y[phase][u] = frames[phases * u + phase], and back ----
-
-template <int P>
-void to_phases(const float* __restrict frames, int64_t row, int places, float* __restrict y) {
-  for (int u = 0; u < places; u++)
-    for (int phase = 0; phase < P; phase++) y[phase * row + u] = frames[P * u + phase];
-}
-
-void to_phases(const float* frames, int phases, int64_t row, int places, float* y) {
-  if (phases == 1) return to_phases<1>(frames, row, places, y);
-  if (phases == 2) return to_phases<2>(frames, row, places, y);
-  if (phases == 4) return to_phases<4>(frames, row, places, y);
-  for (int phase = 0; phase < phases; phase++)
-    for (int u = 0; u < places; u++) y[phase * row + u] = frames[phases * u + phase];
-}
+// ---- from phases: frames[phases * u + phase] = y[phase][u] ----
 
 struct Affine {
   float g, y, one;

@@ -2,54 +2,19 @@
 #include "trunk.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 
 #include "team.h"
 
 namespace stapes {
 
-Trunk::Trunk(const Shape& shape, bool training) : shape_(shape), kernels_(choose_kernels()) {
-  memory_ = lay_out(shape, training, kernels_, plan_, layers_);
+Trunk::Trunk(const Shape& shape) : shape_(shape), kernels_(choose_kernels()) {
+  memory_ = lay_out(shape, true, kernels_, plan_, layers_);
   normalisations_.resize(plan_.n_layers);
 }
 
 void Trunk::reserve(int n_threads) {
   while (static_cast<int>(scratch_.size()) < n_threads) scratch_.push_back(scratch_memory(plan_));
-}
-
-// ---- packing ----
-
-void Trunk::pack_weights(const Arrays& weights) {
-  for (int i = 0; i < plan_.n_layers; i++) {
-    const Layer& a = layers_[i];
-    auto weight = [&](int co, int ci, int k) {
-      return co < a.c_out && ci < a.c_in ? weights[i][(int64_t(co) * a.c_in + ci) * a.kernel + k]
-                                         : 0.0f;
-    };
-    float* out = a.forward_weights;
-    for (int block = 0; block < a.c_out; block += a.forward_block)
-      for (int ci = 0; ci < a.c_in; ci++)
-        for (int k = 0; k < a.kernel; k++)
-          for (int j = 0; j < a.forward_block; j++) *out++ = weight(block + j, ci, k);
-    if (i == 0 || !plan_.training) continue;
-    out = a.backward_weights;
-    for (int phase = 0; phase < a.stride; phase++)
-      for (int block = 0; block < a.c_in; block += a.backward_block)
-        for (int k = phase; k < a.kernel; k += a.stride)
-          for (int co = 0; co < a.c_out; co++)
-            for (int j = 0; j < a.backward_block; j++) *out++ = weight(co, block + j, k);
-  }
-}
-
-void Trunk::pack_waveform(const float* x, int slot) {
-  float* out = plan_.x + int64_t(slot) * plan_.x_phases * plan_.x_row;
-  const int phases = plan_.x_phases;
-  for (int phase = 0; phase < phases; phase++) {
-    const int begin = ((phase - plan_.x_lead) % phases + phases) % phases;
-    float* row = out + phase * plan_.x_row + (begin + plan_.x_lead) / phases;
-    for (int t = begin; t < shape_.length; t += phases) *row++ = x[t];
-  }
 }
 
 // ---- between the passes ----
@@ -132,7 +97,7 @@ void Trunk::first_weights(float* d_weights) const {
 void Trunk::forward(const float* x, const Arrays& weights, const Arrays& gammas,
                     const Arrays& betas, double epsilon, int n_threads, float* pooled, float* mean,
                     float* variance) {
-  pack_weights(weights);
+  pack_weights(plan_, weights);
   for (int i = 0; i < plan_.n_layers; i++) {
     Normalisation& norm = normalisations_[i];
     const size_t c = layers_[i].c_out;
@@ -149,7 +114,7 @@ void Trunk::forward(const float* x, const Arrays& weights, const Arrays& gammas,
           [&](int unit) {
             if (i > 0) return kernels_.forward(plan_, i, unit, s);
             for (int b = unit_begin(plan_, unit); b < unit_begin(plan_, unit + 1); b++)
-              pack_waveform(x + int64_t(b) * shape_.length, b);
+              kernels_.pack(plan_, b, x + int64_t(b) * shape_.length, 0.0f, 1.0f);
             kernels_.first_statistics(plan_, unit, s);
           },
           [&] { combine_statistics(i, betas, epsilon, mean + at, variance + at); });
@@ -157,7 +122,7 @@ void Trunk::forward(const float* x, const Arrays& weights, const Arrays& gammas,
         plan_.n_units,
         [&](int unit) {
           const int64_t first = unit_begin(plan_, unit);
-          kernels_.pool(plan_, unit, s, pooled + first * layers_.back().c_out, nullptr);
+          kernels_.pool(plan_, unit, s, pooled + first * layers_.back().c_out);
         },
         [] {});
   });
@@ -187,29 +152,6 @@ void Trunk::backward(const float* d_pooled, int n_threads, const std::vector<flo
       d_gammas[i][c] = static_cast<float>(normalisations_[i].sum_gx[c]);
       d_betas[i][c] = static_cast<float>(normalisations_[i].sum_g[c]);
     }
-}
-
-void Trunk::infer(const float* x, int64_t n, const Arrays& weights, const Arrays& biases,
-                  float* pooled, float* frames) {
-  pack_weights(weights);
-  for (int i = 0; i < plan_.n_layers; i++) {
-    std::fill_n(layers_[i].scale, layers_[i].c_out, 1.0f);
-    std::copy_n(biases[i], layers_[i].c_out, layers_[i].shift);
-  }
-  const int n_threads = plan_.batch;  // one slot of the batch each
-  const Layer& last = layers_.back();
-  reserve(n_threads);
-  std::atomic<int64_t> next{0};
-  Team::run(n_threads, [&](Team&, int member) {
-    const Scratch s = scratch_in(plan_, scratch_[member]);
-    for (int64_t i; (i = next.fetch_add(1)) < n;) {
-      pack_waveform(x + i * shape_.length, member);
-      for (int layer = 1; layer < plan_.n_layers; layer++)
-        kernels_.forward(plan_, layer, member, s);
-      kernels_.pool(plan_, member, s, pooled + i * last.c_out,
-                    frames ? frames + i * last.n * last.c_out : nullptr);
-    }
-  });
 }
 
 }  // namespace stapes

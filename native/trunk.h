@@ -1,4 +1,4 @@
-// The trunk: blocks of convolution, normalisation and ReLU, then the mean over time.
+// The trunk in training: blocks of convolution, normalisation and ReLU, then the mean over time.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -7,17 +7,10 @@
 
 namespace stapes {
 
-// The kernels for this processor; STAPES_KERNELS=baseline|avx2|avx512 in the environment may ask
-// for a simpler build (to test it).
-const Kernels& choose_kernels();
-
-// Weights of all layers: [c_out][c_in][kernel] and [c_out] each.
-using Arrays = std::vector<const float*>;
-
 class Trunk {
  public:
   // Throws std::invalid_argument where a number is out of range, std::bad_alloc.
-  Trunk(const Shape& shape, bool training);
+  explicit Trunk(const Shape& shape);
 
   // x [batch][length] -> pooled [batch][c]; mean and variance of every layer's y, one after another.
   void forward(const float* x, const Arrays& weights, const Arrays& gammas, const Arrays& betas,
@@ -26,11 +19,6 @@ class Trunk {
   // d_pooled [batch][c] -> gradients of all the above; only after forward.
   void backward(const float* d_pooled, int n_threads, const std::vector<float*>& d_weights,
                 const std::vector<float*>& d_gammas, const std::vector<float*>& d_betas);
-
-  // With normalisation folded into weights and biases: x [n][length] -> pooled [n][c] and, unless
-  // null, the last layer's activations [n][frames][c]. The batch is the number of threads.
-  void infer(const float* x, int64_t n, const Arrays& weights, const Arrays& biases, float* pooled,
-             float* frames);
 
   const Layer& layer(int i) const { return layers_[i]; }
   int n_layers() const { return plan_.n_layers; }
@@ -42,8 +30,6 @@ class Trunk {
   };
 
   void reserve(int n_threads);
-  void pack_weights(const Arrays& weights);
-  void pack_waveform(const float* x, int slot);
   void combine_statistics(int layer, const Arrays& betas, double epsilon, float* mean, float* var);
   void combine_sums(int layer);
   void combine_weights(int layer, float* d_weights) const;

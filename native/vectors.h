@@ -54,10 +54,78 @@ inline double sum(Vector v) {
   return lanes[0];
 }
 
-// out[i][t] = sum over r of weights[r][i] * rows[r][t] for M outputs and n frames (whole grains).
+// Frames 0, 2, 4, ... of two vectors, and frames 1, 3, 5, ...
+inline Vector evens(Vector a, Vector b) {
+#if STAPES_LANES == 16
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+#elif STAPES_LANES == 8
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+#else
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6);
+#endif
+}
+inline Vector odds(Vector a, Vector b) {
+#if STAPES_LANES == 16
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+#elif STAPES_LANES == 8
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+#else
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7);
+#endif
+}
+inline void store_half(float* p, Vector v, int half) {
+  __builtin_memcpy(p, reinterpret_cast<const char*>(&v) + half * (sizeof v / 2), sizeof v / 2);
+}
+
+// Where the frames of a row go: frame t, at q = t + lead, to phase q % phases, place q / phases.
+class Phases {
+ public:
+  Phases(int phases, int lead, int64_t row) : phases_(phases), lead_(lead), row_(row) {
+    for (int j = 0; j < 4; j++) at_[j] = place(j);
+  }
+  // Frames t, ..., t + 2V - 1 of one channel, t a multiple of the phases.
+  void put(float* channel, int t, Vector low, Vector high) const {
+    if (phases_ == 2) {
+      channel += t / 2;
+      store(channel + at_[0], evens(low, high));
+      store(channel + at_[1], odds(low, high));
+    } else if (phases_ == 1) {
+      store(channel + at_[0] + t, low);
+      store(channel + at_[0] + t + V, high);
+    } else if (phases_ == 4) {
+      channel += t / 4;
+      const Vector even = evens(low, high), odd = odds(low, high);
+      const Vector first = evens(even, odd), second = odds(even, odd);
+      store_half(channel + at_[0], first, 0);
+      store_half(channel + at_[1], first, 1);
+      store_half(channel + at_[2], second, 0);
+      store_half(channel + at_[3], second, 1);
+    } else {
+      for (int j = 0; j < 2 * V; j++) channel[place(t + j)] = j < V ? low[j] : high[j - V];
+    }
+  }
+
+ private:
+  int64_t place(int t) const { return (t + lead_) % phases_ * row_ + (t + lead_) / phases_; }
+
+  int phases_, lead_;
+  int64_t row_, at_[4];
+};
+
+// What becomes of a product: rows of frames, one every `channel` floats; as they are, or where
+// there is a bias max(0, row + bias).
+struct Destination {
+  float* out;
+  int64_t channel;
+  Phases phases;
+  const float* bias;
+};
+
+// out[i][t] = sum over r of weights[r][i] * rows[r][t] for M outputs, of which n_out are stored,
+// and n frames (whole grains).
 template <int M>
-void product(const float* weights, const float* const* rows, int n_rows, float* out,
-             int64_t out_row, int n) {
+void product(const float* weights, const float* const* rows, int n_rows, const Destination& to,
+             int n_out, int n) {
   for (int t = 0; t < n; t += 2 * V) {
     Vector low[M] = {}, high[M] = {};
     for (int r = 0; r < n_rows; r++) {
@@ -71,8 +139,10 @@ void product(const float* weights, const float* const* rows, int n_rows, float* 
     }
 #pragma GCC unroll 16
     for (int i = 0; i < M; i++) {
-      store(out + i * out_row + t, low[i]);
-      store(out + i * out_row + t + V, high[i]);
+      if (i < n_out) {
+        if (to.bias) low[i] = relu(low[i] + to.bias[i]), high[i] = relu(high[i] + to.bias[i]);
+        to.phases.put(to.out + i * to.channel, t, low[i], high[i]);
+      }
     }
   }
 }
@@ -104,12 +174,12 @@ void outer(const float* const* left, const float* const* right, int n, float* su
     for (int i = 0; i < M; i++) store(sums + j * sums_row + i * V, acc[j][i]);
 }
 
-using Product = void (*)(const float*, const float* const*, int, float*, int64_t, int);
+using Product = void (*)(const float*, const float* const*, int, const Destination&, int, int);
 using Outer = void (*)(const float* const*, const float* const*, int, float*, int64_t);
 
-// Any number of outputs, in blocks; rows of `out` up to whole blocks are written.
+// Any number of outputs, in blocks.
 inline void multiply(const float* weights, int block, int n_out, const float* const* rows,
-                     int n_rows, float* out, int64_t out_row, int n) {
+                     int n_rows, Destination to, int n) {
 #if STAPES_LANES == 16 || defined(__aarch64__)
   static constexpr Product table[] = {product<1>, product<2>,  product<3>,  product<4>,
                                       product<5>, product<6>,  product<7>,  product<8>,
@@ -118,8 +188,11 @@ inline void multiply(const float* weights, int block, int n_out, const float* co
   static constexpr Product table[] = {product<1>, product<2>, product<3>, product<4>, product<5>};
 #endif
   static_assert(sizeof table / sizeof *table == MAX_BLOCK);
-  for (int c = 0; c < n_out; c += block, weights += int64_t(block) * n_rows)
-    table[block - 1](weights, rows, n_rows, out + c * out_row, out_row, n);
+  for (int c = 0; c < n_out; c += block, weights += int64_t(block) * n_rows) {
+    table[block - 1](weights, rows, n_rows, to, n_out - c, n);
+    to.out += block * to.channel;
+    if (to.bias) to.bias += block;
+  }
 }
 
 // Any number of rows on both sides; sums: [n_right][n_left up to whole blocks][V].
