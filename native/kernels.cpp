@@ -8,15 +8,21 @@ namespace stapes {
 namespace {
 
 // x [length] to the phases in which the first layer reads it, and zeros behind.
-void pack(const Plan& p, int slot, const float* x, float offset, float scale) {
-  float* out = p.x + int64_t(slot) * p.x_phases * p.x_row;
-  const Phases phases(p.x_phases, p.x_lead, p.x_row);
+template <int P>
+void pack_phases(const Plan& p, const float* x, float offset, float scale, float* out) {
+  const Phases phases{p.x_phases, p.x_lead, p.x_row};
+  const Putter<P> putter(phases);
   int t = 0;
   for (; t + 2 * V <= p.length; t += 2 * V)
-    phases.put(out, t, (load(x + t) - offset) * scale, (load(x + t + V) - offset) * scale);
-  for (int q = t + p.x_lead, end = p.length + p.x_lead; q < end + p.x_ahead; q++)
-    out[q % p.x_phases * p.x_row + q / p.x_phases] =
-        q < end ? (x[q - p.x_lead] - offset) * scale : 0.0f;
+    putter.put(out, t, (load(x + t) - offset) * scale, (load(x + t + V) - offset) * scale);
+  for (; t < p.length + p.x_ahead; t++)
+    out[phases.place(t)] = t < p.length ? (x[t] - offset) * scale : 0.0f;
+}
+
+void pack(const Plan& p, int slot, const float* x, float offset, float scale) {
+  float* out = p.x + int64_t(slot) * p.x_phases * p.x_row;
+  if (p.x_phases == 4) return pack_phases<4>(p, x, offset, scale, out);
+  pack_phases<0>(p, x, offset, scale, out);
 }
 
 // ---- batch statistics, shifted by a value from the data so that the squares do not cancel ----
@@ -115,6 +121,37 @@ void pool(const Plan& p, int unit, const Scratch& s, float* pooled) {
       }
     }
     for (int c = 0; c < layer.c_out; c++) *pooled++ = static_cast<float>(means[c] / layer.n);
+  }
+}
+
+// ---- levels ----
+
+// Calls use(vector) on all samples of a block, the last of which may be padded with `rest`.
+template <class Use>
+void over(const float* x, int64_t length, float rest, Use&& use) {
+  int64_t t = 0;
+  for (; t + V <= length; t += V) use(load(x + t));
+  if (t == length) return;
+  Vector last = spread(rest);
+  std::memcpy(&last, x + t, sizeof(float) * (length - t));
+  use(last);
+}
+
+void describe(const float* x, int64_t n_blocks, int64_t length, double* means, double* squares,
+              float* peaks) {
+  for (int64_t i = 0; i < n_blocks; i++, x += length) {
+    Vector total{}, high{}, square{};
+    over(x, length, 0.0f, [&](Vector v) {
+      total += v;
+      const Vector size = v < 0.0f ? -v : v;
+      high = size > high ? size : high;
+    });
+    const float mean = static_cast<float>(sum(total) / length);
+    over(x, length, mean, [&](Vector v) { square += (v - mean) * (v - mean); });
+    means[i] = mean;
+    squares[i] = sum(square);
+    peaks[i] = 0;
+    for (int j = 0; j < V; j++) peaks[i] = high[j] > peaks[i] ? high[j] : peaks[i];
   }
 }
 
@@ -254,7 +291,7 @@ void input_gradient(const Layer& layer, const Layer& below, int halo, int count,
       for (int c = 0; c < layer.c_out; c++)
         s.right[n_rows++] = s.dy + c * dy_row + MARGIN + halo - k / layer.stride;
     multiply(weights, layer.backward_block, layer.c_in, s.right, n_rows,
-             {s.out + phase * below.tile_row, layer.stride * below.tile_row, Phases(1, 0, 0), nullptr},
+             {s.out + phase * below.tile_row, layer.stride * below.tile_row, {1, 0, 0}, nullptr},
              count);
     weights += padded * n_rows;
   }
@@ -332,6 +369,6 @@ void backward(const Plan& p, int i, int unit, const Scratch& s) {
 
 extern const Kernels STAPES_KERNELS = {
     STAPES_NAME, MAX_BLOCK, OUTER_LEFT, V, pack, first_statistics, forward, pool, top_gradient, backward,
-    infer};
+    infer, describe};
 
 }  // namespace stapes

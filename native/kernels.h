@@ -36,6 +36,9 @@ struct Kernels {
   void (*top_gradient)(const Plan&, int unit, const Scratch&, const float* d_pooled);
   void (*backward)(const Plan&, int layer, int unit, const Scratch&);
   void (*infer)(const Plan&, int slot, const Stretch&, const Scratch&);
+  // Mean, sum of squares about it and highest magnitude of each block of samples.
+  void (*describe)(const float* x, int64_t n_blocks, int64_t length, double* means,
+                   double* squares, float* peaks);
 };
 
 extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512;

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int N_UNITS = 16;        // parts of a batch: enough to share out, few to add up
 constexpr int TILE_FLOATS = 6144;  // 24 kB of activations: most of a first-level cache
+constexpr int64_t APART = 272;     // floats by which rows are apart, but for multiples of 2 kB
 constexpr size_t HUGE_PAGE = 2 << 20;
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
@@ -84,7 +85,8 @@ void set_storage(Layer& a, const Layer* reader) {
   const int64_t written = round_up(a.n, GRAIN) / a.phases + ceil_div(a.lead, a.phases);
   a.reach = round_up(std::max<int64_t>(written, reader ? reader->n : 0), GRAIN) + ahead;
   a.row = a.reach + MARGIN;
-  if (a.row % 256 == 0) a.row += MARGIN;  // rows a power of two apart share few cache lines
+  // Tiles of rows a multiple of 4 kB apart would share too few lines of a first-level cache.
+  if (a.row > APART) a.row = round_up(a.row - APART, 512) + APART;
   a.tile_row = a.tile + ahead + GRAIN + MARGIN;
 }
 

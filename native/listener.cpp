@@ -7,26 +7,26 @@
 
 namespace stapes {
 
-Listener::Listener(const Shape& shape, const Arrays& weights, const Arrays& biases, int n_threads)
-    : shape_(shape), kernels_(choose_kernels()), members_(n_threads) {
-  for (Member& m : members_) {
-    m.memory = lay_out(shape_, false, kernels_, m.plan, m.layers);
-    m.scratch = scratch_memory(m.plan);
-    pack_weights(m.plan, weights);
-    for (size_t i = 0; i < biases.size(); i++)
-      std::copy_n(biases[i], m.layers[i].c_out, m.layers[i].shift);
-  }
+Listener::Listener(const Shape& shape, const Arrays& weights, const Arrays& biases)
+    : shape_(shape), kernels_(choose_kernels()) {
+  memory_ = lay_out(shape_, false, kernels_, plan_, layers_);
+  pack_weights(plan_, weights);
+  for (size_t i = 0; i < layers_.size(); i++)
+    std::copy_n(biases[i], layers_[i].c_out, layers_[i].shift);
+  while (static_cast<int>(scratch_.size()) < shape_.batch) scratch_.push_back(scratch_memory(plan_));
 }
 
 void Listener::run(const std::vector<Stretch>& stretches) {
   std::atomic<size_t> next{0};
-  const int n_threads = static_cast<int>(std::min(members_.size(), stretches.size()));
+  const int n_threads = std::min<int>(shape_.batch, static_cast<int>(stretches.size()));
   Team::run(n_threads, [&](Team&, int member) {
-    Member& m = members_[member];
-    const Scratch s = scratch_in(m.plan, m.scratch);
+    Plan plan = plan_;  // of its own: stretches differ in length
+    std::vector<Layer> layers = layers_;
+    plan.layers = layers.data();
+    const Scratch s = scratch_in(plan, scratch_[member]);
     for (size_t i; (i = next.fetch_add(1)) < stretches.size();) {
-      set_length(m.plan, shape_.stretch(stretches[i].n_segments));
-      kernels_.infer(m.plan, 0, stretches[i], s);
+      set_length(plan, shape_.stretch(stretches[i].n_segments));
+      kernels_.infer(plan, member, stretches[i], s);
     }
   });
 }

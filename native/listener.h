@@ -6,29 +6,26 @@ namespace stapes {
 
 class Listener {
  public:
-  // `shape`: of a batch of one, with the hop between segments and the most segments of a stretch.
-  // Throws std::invalid_argument where a number is out of range, std::bad_alloc.
-  Listener(const Shape& shape, const Arrays& weights, const Arrays& biases, int n_threads);
+  // `shape`: its batch is the number of threads; with the hop between segments and the most
+  // segments of a stretch. Throws std::invalid_argument where a number is out of range,
+  // std::bad_alloc.
+  Listener(const Shape& shape, const Arrays& weights, const Arrays& biases);
 
   // Every stretch, shared out over the threads.
   void run(const std::vector<Stretch>& stretches);
 
   const Shape& shape() const { return shape_; }
-  const Layer& layer(int i) const { return members_.front().layers[i]; }
+  const Layer& last() const { return layers_.back(); }
   // Whether overlapping segments have anything in common.
-  bool shares() const { return stapes::shares(members_.front().plan); }
+  bool shares() const { return stapes::shares(plan_); }
 
  private:
-  // What one thread works in: its stretches may differ in length from the others'.
-  struct Member {
-    Plan plan{};
-    std::vector<Layer> layers;
-    Memory memory, scratch;
-  };
-
   const Shape shape_;
   const Kernels& kernels_;
-  std::vector<Member> members_;
+  Plan plan_{};
+  std::vector<Layer> layers_;
+  Memory memory_;
+  std::vector<Memory> scratch_;  // one a thread
 };
 
 }  // namespace stapes

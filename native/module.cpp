@@ -19,6 +19,7 @@ namespace {
 
 using Input = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using Output = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+using Outputs64 = nb::ndarray<double, nb::c_contig, nb::device::cpu>;
 using Ints = std::vector<int>;
 
 template <class Array>
@@ -117,15 +118,14 @@ class Trainer {
 // A network for inference, at one hop between segments.
 class Listener {
  public:
-  Listener(int length, Ints channels, Ints kernels, Ints strides, const Input& parameters,
-           const Ints& hop_and_most, int n_threads) {
-    const stapes::Shape shape{1, length, channels, kernels, strides, hop_and_most.at(0),
-                              hop_and_most.at(1)};
+  Listener(int length, Ints channels, Ints kernels, Ints strides, const Input& parameters, int hop,
+           int n_segments, int n_threads) {
+    const stapes::Shape shape{check_threads(n_threads), length, channels, kernels, strides, hop,
+                              n_segments};
     const Parameters layers(shape);
     check(parameters, "parameters", {layers.size(1)});
-    listener_ = std::make_unique<stapes::Listener>(shape, layers.at(parameters.data()),
-                                                   layers.at(parameters.data(), 0),
-                                                   check_threads(n_threads));
+    const float* flat = parameters.data();
+    listener_ = std::make_unique<stapes::Listener>(shape, layers.at(flat), layers.at(flat, 0));
   }
 
   // Stretches of x [T]: their first samples, numbers of segments, and what makes of a sample x
@@ -134,7 +134,7 @@ class Listener {
            const std::vector<float>& offsets, const std::vector<float>& scales,
            const Output& pooled, const std::optional<Output>& frames) {
     const stapes::Shape& shape = listener_->shape();
-    const stapes::Layer& last = listener_->layer(static_cast<int>(shape.channels.size()) - 1);
+    const stapes::Layer& last = listener_->last();
     const int64_t length = static_cast<int64_t>(x.size());
     std::vector<stapes::Stretch> stretches;
     int64_t n = 0;
@@ -161,6 +161,18 @@ class Listener {
   std::mutex mutex_;
 };
 
+void describe(const Input& x, const Outputs64& means, const Outputs64& squares,
+              const Output& peaks) {
+  if (x.ndim() != 2) throw std::invalid_argument("x must have two axes");
+  const int64_t n = static_cast<int64_t>(x.shape(0)), length = static_cast<int64_t>(x.shape(1));
+  check(means, "means", {n});
+  check(squares, "squares", {n});
+  check(peaks, "peaks", {n});
+  nb::gil_scoped_release unlocked;
+  stapes::choose_kernels().describe(x.data(), n, length, means.data(), squares.data(),
+                                    peaks.data());
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -175,10 +187,12 @@ NB_MODULE(_native, m) {
       .def("backward", &Trainer::backward, "d_pooled"_a.noconvert(), "n_threads"_a,
            "gradients"_a.noconvert());
   nb::class_<Listener>(m, "Listener")
-      .def(nb::init<int, Ints, Ints, Ints, const Input&, const Ints&, int>(), "length"_a,
-           "channels"_a, "kernels"_a, "strides"_a, "parameters"_a.noconvert(), "hop_and_most"_a,
-           "n_threads"_a)
+      .def(nb::init<int, Ints, Ints, Ints, const Input&, int, int, int>(), "length"_a,
+           "channels"_a, "kernels"_a, "strides"_a, "parameters"_a.noconvert(), "hop"_a,
+           "n_segments"_a, "n_threads"_a)
       .def("run", &Listener::run, "x"_a.noconvert(), "starts"_a, "counts"_a, "offsets"_a,
            "scales"_a, "pooled"_a.noconvert(), "frames"_a.noconvert().none())
       .def("shares", &Listener::shares);
+  m.def("describe", &describe, "x"_a.noconvert(), "means"_a.noconvert(), "squares"_a.noconvert(),
+        "peaks"_a.noconvert());
 }

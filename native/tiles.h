@@ -48,17 +48,20 @@ void keep_valid(const Layer& layer, int first, int count, float* tile) {
 // ---- rows: where the taps of a convolution lie in a tile of its input ----
 
 void input_rows(const Layer& reader, const float* tile, int64_t tile_row, const float** rows) {
-  for (int c = 0; c < reader.c_in; c++)
-    for (int k = 0; k < reader.kernel; k++, rows++)
-      *rows = tile + (c * reader.stride + k % reader.stride) * tile_row + k / reader.stride;
+  for (int c = 0; c < reader.c_in; c++, tile += reader.stride * tile_row)
+    for (int k = 0, phase = 0, place = 0; k < reader.kernel; k++) {
+      *rows++ = tile + phase * tile_row + place;
+      if (++phase == reader.stride) phase = 0, place++;
+    }
 }
 
 // The taps of the first layer for the frames of one phase of its output.
 void waveform_rows(const Plan& p, int b, int phase, int first, const float** rows) {
   const Layer& layer = p.layers[0];
-  for (int k = 0; k < layer.kernel; k++) {
-    const int q = layer.stride * phase + k;
-    rows[k] = p.x + (int64_t(b) * p.x_phases + q % p.x_phases) * p.x_row + q / p.x_phases + first;
+  const float* x = p.x + int64_t(b) * p.x_phases * p.x_row + first;
+  for (int k = 0, q = layer.stride * phase, place = 0; k < layer.kernel; k++) {
+    *rows++ = x + q * p.x_row + place;
+    if (++q == p.x_phases) q = 0, place++;
   }
 }
 
@@ -89,7 +92,7 @@ void first_tile(const Plan& p, int b, int first, int count, const float* bias, c
   for (int phase = 0; phase < layer.phases; phase++) {
     waveform_rows(p, b, phase, first, s.right);
     multiply(layer.forward_weights, layer.forward_block, layer.c_out, s.right, layer.kernel,
-             {s.first + phase * layer.tile_row, channel_row, Phases(1, 0, 0), bias},
+             {s.first + phase * layer.tile_row, channel_row, {1, 0, 0}, bias},
              static_cast<int>(round_up(count, GRAIN)));
   }
   keep_valid(layer, first, count, s.first);
@@ -98,7 +101,7 @@ void first_tile(const Plan& p, int b, int first, int count, const float* bias, c
 // Where a layer's frames from `first` on, a multiple of the grain, are stored.
 Destination stored(const Layer& layer, int b, int first, const float* bias) {
   return {layer.y + offset(layer, b, 0, 0, first / layer.phases), layer.phases * layer.row,
-          Phases(layer.phases, layer.lead, layer.row), bias};
+          {layer.phases, layer.lead, layer.row}, bias};
 }
 
 // Activations of `count` places (a multiple of the margin) of every channel and phase.

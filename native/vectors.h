@@ -4,13 +4,13 @@
 
 #include "plan.h"
 
-#if defined(__AVX__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
 #if defined(__AVX512F__)
 #define STAPES_LANES 16
-#elif defined(__AVX__)
+#elif defined(__AVX2__)
 #define STAPES_LANES 8
 #else
 #define STAPES_LANES 4
@@ -36,7 +36,7 @@ inline Vector spread(float value) { return value - Vector{}; }
 inline Vector relu(Vector v) {
 #if defined(__AVX512F__)
   return reinterpret_cast<Vector>(_mm512_max_ps(_mm512_setzero_ps(), reinterpret_cast<__m512>(v)));
-#elif defined(__AVX__)
+#elif defined(__AVX2__)
   return reinterpret_cast<Vector>(_mm256_max_ps(_mm256_setzero_ps(), reinterpret_cast<__m256>(v)));
 #else
   return v < 0.0f ? Vector{} : v;
@@ -58,8 +58,9 @@ inline double sum(Vector v) {
 inline Vector evens(Vector a, Vector b) {
 #if STAPES_LANES == 16
   return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-#elif STAPES_LANES == 8
-  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+#elif defined(__AVX2__)  // the compiler takes four instructions for these two
+  const auto halves = _mm256_shuffle_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), 0x88);
+  return reinterpret_cast<Vector>(_mm256_permute4x64_epi64(_mm256_castps_si256(halves), 0xd8));
 #else
   return __builtin_shufflevector(a, b, 0, 2, 4, 6);
 #endif
@@ -67,8 +68,9 @@ inline Vector evens(Vector a, Vector b) {
 inline Vector odds(Vector a, Vector b) {
 #if STAPES_LANES == 16
   return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-#elif STAPES_LANES == 8
-  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+#elif defined(__AVX2__)
+  const auto halves = _mm256_shuffle_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), 0xdd);
+  return reinterpret_cast<Vector>(_mm256_permute4x64_epi64(_mm256_castps_si256(halves), 0xd8));
 #else
   return __builtin_shufflevector(a, b, 1, 3, 5, 7);
 #endif
@@ -78,38 +80,45 @@ inline void store_half(float* p, Vector v, int half) {
 }
 
 // Where the frames of a row go: frame t, at q = t + lead, to phase q % phases, place q / phases.
-class Phases {
+struct Phases {
+  int phases, lead;
+  int64_t row;
+  int64_t place(int t) const { return (t + lead) % phases * row + (t + lead) / phases; }
+};
+
+// Puts frames t, ..., t + 2V - 1, t a multiple of the phases, into P phases; into any number if P
+// is 0.
+template <int P>
+class Putter {
  public:
-  Phases(int phases, int lead, int64_t row) : phases_(phases), lead_(lead), row_(row) {
-    for (int j = 0; j < 4; j++) at_[j] = place(j);
+  explicit Putter(const Phases& phases) : phases_(phases) {
+    for (int j = 0; j < P; j++) at_[j] = phases.place(j);
   }
-  // Frames t, ..., t + 2V - 1 of one channel, t a multiple of the phases.
-  void put(float* channel, int t, Vector low, Vector high) const {
-    if (phases_ == 2) {
-      channel += t / 2;
-      store(channel + at_[0], evens(low, high));
-      store(channel + at_[1], odds(low, high));
-    } else if (phases_ == 1) {
-      store(channel + at_[0] + t, low);
-      store(channel + at_[0] + t + V, high);
-    } else if (phases_ == 4) {
-      channel += t / 4;
+  void put(float* out, int t, Vector low, Vector high) const {
+    if (P == 1) {
+      store(out + at_[0] + t, low);
+      store(out + at_[0] + t + V, high);
+    } else if (P == 2) {
+      store(out + at_[0] + t / 2, evens(low, high));
+      store(out + at_[1 % N] + t / 2, odds(low, high));
+    } else if (P == 4) {
+      out += t / 4;
       const Vector even = evens(low, high), odd = odds(low, high);
       const Vector first = evens(even, odd), second = odds(even, odd);
-      store_half(channel + at_[0], first, 0);
-      store_half(channel + at_[1], first, 1);
-      store_half(channel + at_[2], second, 0);
-      store_half(channel + at_[3], second, 1);
+      store_half(out + at_[0], first, 0);
+      store_half(out + at_[1 % N], first, 1);
+      store_half(out + at_[2 % N], second, 0);
+      store_half(out + at_[3 % N], second, 1);
     } else {
-      for (int j = 0; j < 2 * V; j++) channel[place(t + j)] = j < V ? low[j] : high[j - V];
+      for (int j = 0; j < V; j++) out[phases_.place(t + j)] = low[j];
+      for (int j = 0; j < V; j++) out[phases_.place(t + V + j)] = high[j];
     }
   }
 
  private:
-  int64_t place(int t) const { return (t + lead_) % phases_ * row_ + (t + lead_) / phases_; }
-
-  int phases_, lead_;
-  int64_t row_, at_[4];
+  static constexpr int N = P > 0 ? P : 1;
+  const Phases phases_;
+  int64_t at_[N];
 };
 
 // What becomes of a product: rows of frames, one every `channel` floats; as they are, or where
@@ -123,9 +132,10 @@ struct Destination {
 
 // out[i][t] = sum over r of weights[r][i] * rows[r][t] for M outputs, of which n_out are stored,
 // and n frames (whole grains).
-template <int M>
+template <int M, int P, bool ACTIVATE>
 void product(const float* weights, const float* const* rows, int n_rows, const Destination& to,
              int n_out, int n) {
+  const Putter<P> putter(to.phases);
   for (int t = 0; t < n; t += 2 * V) {
     Vector low[M] = {}, high[M] = {};
     for (int r = 0; r < n_rows; r++) {
@@ -138,12 +148,11 @@ void product(const float* weights, const float* const* rows, int n_rows, const D
       }
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < M; i++) {
+    for (int i = 0; i < M; i++)
       if (i < n_out) {
-        if (to.bias) low[i] = relu(low[i] + to.bias[i]), high[i] = relu(high[i] + to.bias[i]);
-        to.phases.put(to.out + i * to.channel, t, low[i], high[i]);
+        if (ACTIVATE) low[i] = relu(low[i] + to.bias[i]), high[i] = relu(high[i] + to.bias[i]);
+        putter.put(to.out + i * to.channel, t, low[i], high[i]);
       }
-    }
   }
 }
 
@@ -177,19 +186,38 @@ void outer(const float* const* left, const float* const* right, int n, float* su
 using Product = void (*)(const float*, const float* const*, int, const Destination&, int, int);
 using Outer = void (*)(const float* const*, const float* const*, int, float*, int64_t);
 
+template <int P, bool ACTIVATE>
+struct Products {
+#if STAPES_LANES == 16 || defined(__aarch64__)
+  static constexpr Product table[] = {
+      product<1, P, ACTIVATE>, product<2, P, ACTIVATE>,  product<3, P, ACTIVATE>,
+      product<4, P, ACTIVATE>, product<5, P, ACTIVATE>,  product<6, P, ACTIVATE>,
+      product<7, P, ACTIVATE>, product<8, P, ACTIVATE>,  product<9, P, ACTIVATE>,
+      product<10, P, ACTIVATE>, product<11, P, ACTIVATE>, product<12, P, ACTIVATE>};
+#else
+  static constexpr Product table[] = {product<1, P, ACTIVATE>, product<2, P, ACTIVATE>,
+                                      product<3, P, ACTIVATE>, product<4, P, ACTIVATE>,
+                                      product<5, P, ACTIVATE>};
+#endif
+  static_assert(sizeof table / sizeof *table == MAX_BLOCK);
+};
+
+inline Product choose(int block, int phases, bool activate) {
+  const auto pick = [&](auto plain, auto active) {
+    return activate ? decltype(active)::table[block - 1] : decltype(plain)::table[block - 1];
+  };
+  if (phases == 1) return pick(Products<1, false>(), Products<1, true>());
+  if (phases == 2) return pick(Products<2, false>(), Products<2, true>());
+  if (phases == 4) return pick(Products<4, false>(), Products<4, true>());
+  return pick(Products<0, false>(), Products<0, true>());
+}
+
 // Any number of outputs, in blocks.
 inline void multiply(const float* weights, int block, int n_out, const float* const* rows,
                      int n_rows, Destination to, int n) {
-#if STAPES_LANES == 16 || defined(__aarch64__)
-  static constexpr Product table[] = {product<1>, product<2>,  product<3>,  product<4>,
-                                      product<5>, product<6>,  product<7>,  product<8>,
-                                      product<9>, product<10>, product<11>, product<12>};
-#else
-  static constexpr Product table[] = {product<1>, product<2>, product<3>, product<4>, product<5>};
-#endif
-  static_assert(sizeof table / sizeof *table == MAX_BLOCK);
+  const Product product = choose(block, to.phases.phases, to.bias != nullptr);
   for (int c = 0; c < n_out; c += block, weights += int64_t(block) * n_rows) {
-    table[block - 1](weights, rows, n_rows, to, n_out - c, n);
+    product(weights, rows, n_rows, to, n_out - c, n);
     to.out += block * to.channel;
     if (to.bias) to.bias += block;
   }

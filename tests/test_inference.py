@@ -48,7 +48,7 @@ def noise(n_samples: int, *, seed: int = 0) -> np.ndarray:
 
 
 def one_by_one(network: FoldedNetwork, waveform: np.ndarray, hop_length: int):
-    """Every segment cut out and normalised alone, as the definition says."""
+    """Every segment cut out and levelled alone, as the definition says."""
     length = network.config.segment_length
     padded = np.append(waveform, np.zeros(max(0, length - len(waveform)), np.float32))
     starts, logits, peaks = [], [], []
@@ -56,8 +56,9 @@ def one_by_one(network: FoldedNetwork, waveform: np.ndarray, hop_length: int):
         starts.append(starts[-1] + hop_length if starts else 0)
         segment = padded[starts[-1] : starts[-1] + length].astype(np.float64)
         peaks.append(np.abs(segment).max())
-        centred = segment - segment.mean()
-        scaled = centred / max(math.sqrt((centred**2).mean()), 1e-5)
+        level = 10 ** (12 * round(20 * math.log10(max(segment.std(), 1e-5)) / 12) / 20)
+        offset = level / 8 * round(segment.mean() / (level / 8))
+        scaled = (segment - offset) / level
         logits.append(network.logits(scaled[None].astype(np.float32))[0])
     return starts, logits, peaks
 
@@ -197,7 +198,7 @@ def test_a_prediction_says_everything(classifier):
     assert prediction.flags == prediction.notes == ()
     assert list(prediction.probabilities) == ["high", "low"]
     assert prediction.probability == max(prediction.probabilities.values())
-    assert prediction.start_seconds.tolist() == [0, 0.25, 0.5, 0.75, 1.0]
+    assert prediction.start_seconds.tolist() == [0, 0.256, 0.512, 0.768]
     np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(list(prediction.probabilities.values()), shares.mean(axis=0))
     plain = prediction.as_dict(segments=True)
@@ -207,7 +208,7 @@ def test_a_prediction_says_everything(classifier):
     ]
     assert "segments" not in prediction.as_dict()
     second = plain["segments"][1]
-    assert second["start_seconds"] == 0.25
+    assert second["start_seconds"] == 0.256
     assert second["probabilities"] == pytest.approx({"high": shares[1, 0], "low": shares[1, 1]})
 
 
@@ -309,7 +310,7 @@ def test_impossible_rates_are_a_programmers_mistake(classifier, rate):
         classifier.predict(noise(100), sample_rate=rate)
 
 
-HOPS = [(None, 4000), ("dense", 1024), (1, 16_000), (0.5, 8000), (1 / 16_000, 1)]
+HOPS = [(None, 4096), ("dense", 1024), (1, 16_000), (0.5, 8000), (1 / 16_000, 1)]
 
 
 @pytest.mark.parametrize(("hop", "samples"), HOPS)

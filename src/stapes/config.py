@@ -75,6 +75,30 @@ class ModelConfig:
         return tuple(lengths)
 
     @property
+    def total_stride(self) -> int:
+        """Samples between two final frames: segments that start so far apart share frames.
+
+        >>> ModelConfig(("cat", "dog")).total_stride
+        1024
+        """
+        return int(self.stride**self.n_layers)
+
+    @property
+    def dense_hop_length(self) -> int:
+        """The finest hop at which overlapping segments share frames."""
+        return min(self.total_stride, self.segment_length)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples between segments unless asked otherwise: a quarter of one, in dense hops.
+
+        >>> ModelConfig(("cat", "dog")).hop_length
+        4096
+        """
+        dense = self.dense_hop_length
+        return min(max(round(self.segment_length / 4 / dense), 1) * dense, self.segment_length)
+
+    @property
     def segment_seconds(self) -> float:
         """Length of a segment in seconds."""
         return self.segment_length / self.sample_rate

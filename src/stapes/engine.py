@@ -8,7 +8,7 @@ the K neighbouring frames with the kernel.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from stapes import native
 from stapes.config import ModelConfig, same_padding
-from stapes.segments import normalise
+from stapes.levels import Levels, levels, stretches
+from stapes.segments import Waveform, cut
 
 Array = NDArray[np.float32]
 
 NORMALISATION_EPSILON = 1e-3
 """Added to the variance in batch normalisation; Keras' default, which the notebook used."""
 
-BATCH = 16
+BATCH = 64
 """Segments that go through the network together: bounds the memory, not the result."""
 
 
@@ -48,6 +49,18 @@ class FoldedNetwork:
     head_bias: Array
     none_weight: Array | None = None
     none_bias: Array | None = None
+    _listener: native.Listener | None = field(init=False, default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Hand the weights to the kernels, where there are any."""
+        if native.available() and self.config.stride in native.STRIDES:
+            listener = native.Listener(
+                [kernel.transpose(2, 1, 0) for kernel in self.kernels],
+                self.biases,
+                stride=self.config.stride,
+                segment_length=self.config.segment_length,
+            )
+            object.__setattr__(self, "_listener", listener)
 
     @classmethod
     def fold(cls, config: ModelConfig, tensors: Mapping[str, Array]) -> Self:
@@ -71,7 +84,16 @@ class FoldedNetwork:
 
     def prepare(self, segments: Array) -> Array:
         """Raw segments as the network wants them: [B, T] -> [B, T]."""
-        return normalise(segments) if self.config.normalise else segments
+        length = self.config.segment_length
+        segments = _as_batch(segments, length)
+        if not len(segments):
+            return segments
+        starts = length * np.arange(len(segments))
+        return self._levels(segments.ravel(), starts).apply(segments)
+
+    def _levels(self, waveform: Waveform, starts: NDArray[np.int64]) -> Levels:
+        found = levels(waveform, starts, segment_length=self.config.segment_length)
+        return found if self.config.normalise else found.ignored()
 
     def blocks(self, segments: Array) -> Iterator[Array]:
         """Activations after each block in turn: [B, T] -> [B, T_1, C], [B, T_2, C], ..."""
@@ -89,12 +111,11 @@ class FoldedNetwork:
         segments = _as_batch(segments, self.config.segment_length)
         shape = (len(segments), self.config.layer_lengths[-1], self.config.n_filters)
         frames = np.zeros(shape, np.float32)
-        if native.available() and self.config.stride in native.STRIDES:
-            native.trunk_infer(
-                segments,
-                [kernel.transpose(2, 1, 0) for kernel in self.kernels],
-                self.biases,
-                stride=self.config.stride,
+        if self._listener is not None and len(segments):
+            self._listener.pooled(
+                segments.ravel(),
+                native.Stretches.alone(self.config.segment_length * np.arange(len(segments))),
+                hop_length=self.config.segment_length,
                 n_threads=native.default_threads(),
                 frames=frames,
             )
@@ -107,15 +128,62 @@ class FoldedNetwork:
         return frames
 
     def logits(self, segments: Array) -> Array:
-        """Logits of normalised segments: [B, T] -> [B, n_outputs]."""
+        """Logits of prepared segments: [B, T] -> [B, n_outputs]."""
         return self.logits_and_none(segments)[0]
 
     def logits_and_none(self, segments: Array) -> tuple[Array, Array]:
-        """Logits of normalised segments [B, n_outputs] and that of "none of the classes" [B].
+        """Logits of prepared segments [B, n_outputs] and that of "none of the classes" [B].
 
         The latter is minus infinity where the network has no unit for it.
         """
-        pooled = self.final_frames(segments).mean(axis=1)  # [B, C]
+        return self._head(self.final_frames(segments).mean(axis=1))
+
+    def listen(
+        self, waveform: Waveform, starts: NDArray[np.int64], *, hop_length: int
+    ) -> tuple[Array, Array, Array]:
+        """Logits, that of "none", and the peaks of raw segments of one waveform.
+
+        The answers are those that each segment would get if it were cut out, up to rounding;
+        but what overlapping segments have in common is computed once.
+
+        Args:
+            waveform: [T].
+            starts: first samples of the segments [N], one every hop, all inside.
+            hop_length: samples between the starts.
+
+        Returns:
+            [N, n_outputs], [N] and [N].
+        """
+        most = self._listener.most(hop_length) if self._listener is not None else 1
+        at_once = len(starts) if most > 1 else BATCH  # alone, segments take memory of their own
+        parts = [
+            self._listen(waveform, starts[i : i + at_once], hop_length=hop_length, most=most)
+            for i in range(0, len(starts), at_once)
+        ]
+        logits, none, peaks = map(np.concatenate, zip(*parts, strict=True))
+        return logits, none, peaks
+
+    def _listen(
+        self, waveform: Waveform, starts: NDArray[np.int64], *, hop_length: int, most: int
+    ) -> tuple[Array, Array, Array]:
+        given, length = self._levels(waveform, starts), self.config.segment_length
+        if self._listener is None:
+            segments = given.apply(cut(waveform, starts, segment_length=length))
+            return (*self.logits_and_none(segments), given.peaks)
+        n_threads = native.default_threads()
+        each = -(-len(starts) // n_threads)
+        shared, places = stretches(
+            starts,
+            given,
+            hop_length=hop_length,
+            segment_length=length,
+            most=-(-each // -(-each // most)),  # as many for every thread
+        )
+        pooled = self._listener.pooled(waveform, shared, hop_length=hop_length, n_threads=n_threads)
+        return (*self._head(pooled[places]), given.peaks)
+
+    def _head(self, pooled: Array) -> tuple[Array, Array]:
+        """[B, C] -> [B, n_outputs], [B]."""
         logits: Array = pooled @ self.head_weight.T + self.head_bias
         if self.none_weight is None or self.none_bias is None:
             return logits, np.full(len(logits), -np.inf, np.float32)

@@ -1,10 +1,10 @@
 """Recording -> segment probabilities -> vote -> prediction. Needs no deep-learning framework."""
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import soxr
@@ -17,19 +17,13 @@ from stapes.config import ModelConfig
 from stapes.engine import FoldedNetwork, probabilities
 from stapes.errors import ModelFileError, UsageError
 from stapes.profile import Profiler, shifts
-from stapes.segments import Waveform, cut, pad, passes_gate, peaks, segment_starts
+from stapes.segments import Waveform, pad, passes_gate, segment_starts
 
 Vote = Literal["mean", "majority"]
 VOTES = get_args(Vote)
 
-HOPS_PER_SEGMENT = 4
-"""Segments start every quarter of their length unless asked otherwise."""
-
-BLOCK_SECONDS = 10.0
+BLOCK_SECONDS = 64.0
 """Recordings are read, and go through the network, in pieces of this length."""
-
-SEGMENTS_AT_ONCE = 64
-"""Segments cut out at a time: bounds the memory however short the hop, not the result."""
 
 NONE = "none-of-these"
 """The flag of a recording that is likely of no class."""
@@ -57,6 +51,19 @@ class SegmentOutputs:
     none: NDArray[np.float32]
     peaks: NDArray[np.float32]
     n_samples: int
+
+    @classmethod
+    def nothing(cls, n_outputs: int) -> Self:
+        """Of no segments at all."""
+        zeros = np.zeros(0, np.float32)
+        return cls(np.zeros(0, np.int64), np.zeros((0, n_outputs), np.float32), zeros, zeros, 0)
+
+    @classmethod
+    def join(cls, parts: "Sequence[SegmentOutputs]") -> Self:
+        """Of one recording, from consecutive parts of it."""
+        fields = ("starts", "logits", "none", "peaks")
+        joined = [np.concatenate([getattr(part, name) for part in parts]) for name in fields]
+        return cls(*joined, parts[-1].n_samples)
 
     def vote(self, method: Vote = "mean", *, gate: float) -> NDArray[np.float32]:
         """Probabilities of the whole recording from its segments that pass the gate: [n_classes].
@@ -138,6 +145,54 @@ class Prediction:
         return values
 
 
+class SegmentStream:
+    """A network that listens to one recording, block by block: blocks in, answers out.
+
+    What is kept between blocks is less than a segment and a hop, however long the recording is.
+    """
+
+    def __init__(self, network: FoldedNetwork, *, hop_length: int) -> None:
+        """Begin at the first sample.
+
+        Args:
+            network: the folded network.
+            hop_length: samples between segment starts, at most the length of a segment.
+        """
+        length = network.config.segment_length
+        if not 1 <= hop_length <= length:
+            raise ValueError(f"hop_length is {hop_length}: it must be from 1 to {length} samples")
+        self._network, self._hop_length = network, hop_length
+        self._rest = np.zeros(0, np.float32)
+        self._offset = 0  # of the rest in the recording
+
+    def push(self, block: Waveform) -> SegmentOutputs:
+        """What the network says of the segments that end in the next block [T]."""
+        waveform = np.concatenate([self._rest, block]) if len(self._rest) else block
+        length, hop_length = self._network.config.segment_length, self._hop_length
+        if len(waveform) < length:
+            self._rest = waveform
+            return self._listen(waveform, np.zeros(0, np.int64))
+        starts = segment_starts(len(waveform), segment_length=length, hop_length=hop_length)
+        outputs = self._listen(waveform, starts)
+        done = int(starts[-1]) + hop_length
+        self._rest = waveform[done:].copy()
+        self._offset += done
+        return outputs
+
+    def finish(self) -> SegmentOutputs:
+        """Of a recording shorter than one segment: its only segment, padded; else of none."""
+        starts = np.zeros(int(self._offset == 0), np.int64)
+        padded = pad(self._rest, segment_length=self._network.config.segment_length)
+        outputs = self._listen(padded, starts)
+        return replace(outputs, n_samples=self._offset + len(self._rest))
+
+    def _listen(self, waveform: Waveform, starts: NDArray[np.int64]) -> SegmentOutputs:
+        if not len(starts):
+            return SegmentOutputs.nothing(self._network.config.n_outputs)
+        parts = self._network.listen(waveform, starts, hop_length=self._hop_length)
+        return SegmentOutputs(starts + self._offset, *parts, self._offset + len(waveform))
+
+
 def segment_outputs(
     network: FoldedNetwork, blocks: Iterable[Waveform], *, hop_length: int
 ) -> SegmentOutputs:
@@ -148,39 +203,8 @@ def segment_outputs(
         blocks: consecutive pieces [T_i] of one waveform; memory is bounded by the largest.
         hop_length: samples between segment starts, at most the length of a segment.
     """
-    length = network.config.segment_length
-    if not 1 <= hop_length <= length:
-        raise ValueError(f"hop_length is {hop_length}: it must be from 1 to {length} samples")
-    starts, logits, none, highest = [], [], [], []
-    rest, offset, n_samples = np.zeros(0, np.float32), 0, 0
-
-    def run(waveform: Waveform) -> int:
-        found = segment_starts(len(waveform), segment_length=length, hop_length=hop_length)
-        for first in range(0, len(found), SEGMENTS_AT_ONCE):
-            some = found[first : first + SEGMENTS_AT_ONCE]
-            segments = cut(waveform, some, segment_length=length)
-            starts.append(some + offset)
-            classes, nothing = network.logits_and_none(network.prepare(segments))
-            logits.append(classes)
-            none.append(nothing)
-            highest.append(peaks(segments))
-        return int(found[-1]) + hop_length
-
-    for block in blocks:
-        n_samples += len(block)
-        rest = np.concatenate([rest, block])
-        if len(rest) >= length:
-            done = run(rest)
-            rest, offset = rest[done:], offset + done
-    if not starts:
-        run(pad(rest, segment_length=length))
-    return SegmentOutputs(
-        np.concatenate(starts),
-        np.concatenate(logits),
-        np.concatenate(none),
-        np.concatenate(highest),
-        n_samples,
-    )
+    stream = SegmentStream(network, hop_length=hop_length)
+    return SegmentOutputs.join([*map(stream.push, blocks), stream.finish()])
 
 
 class Classifier:
@@ -210,16 +234,16 @@ class Classifier:
 
         Args:
             hop: seconds; "dense" for one answer every 64 ms (the product of all strides);
-                None for a quarter of a segment.
+                None for about a quarter of a segment.
 
         Raises:
             UsageError: shorter than a sample or longer than a segment.
         """
         length = self.config.segment_length
         if hop is None:
-            return max(1, length // HOPS_PER_SEGMENT)
+            return self.config.hop_length
         if hop == "dense":
-            return min(math.prod([self.config.stride] * self.config.n_layers), length)
+            return self.config.dense_hop_length
         finite = isinstance(hop, int | float) and math.isfinite(hop)
         samples = round(hop * self.config.sample_rate) if finite else 0
         if not 1 <= samples <= length:

@@ -159,7 +159,7 @@ def explain_waveform(
     length = config.segment_length
     n_samples = len(waveform)
     waveform = pad(np.asarray(waveform, np.float32), segment_length=length)
-    hop_length = hop_length or min(config.stride**config.n_layers, length)
+    hop_length = hop_length or config.dense_hop_length
     starts = segment_starts(len(waveform), segment_length=length, hop_length=hop_length)
     contributions, highest = _run(network, waveform, starts)
     weight, bias = head(network)
@@ -288,7 +288,7 @@ def timeline(
         bias: of the head [R].
         last_start: first sample of the clip's last segment, whether it votes or not.
     """
-    step = config.stride**config.n_layers
+    step = config.total_stride
     centres = frame_centres(config)[-1]  # [T]
     n_segments, n_rows, n_frames = contributions.shape
     offset = starts[:, None] + centres - centres[0]  # [N, T]

@@ -11,7 +11,7 @@ from stapes import evaluation
 from stapes.clips import Clip
 from stapes.config import ModelConfig
 from stapes.engine import FoldedNetwork, probabilities
-from stapes.inference import HOPS_PER_SEGMENT, SegmentOutputs, Vote, segment_outputs
+from stapes.inference import SegmentOutputs, Vote, segment_outputs
 from stapes.progress import Progress, silent
 from stapes.segments import Waveform, passes_gate
 
@@ -91,10 +91,9 @@ def measure(
 ) -> Measured:
     """Run a network over labelled clips, at the hop that prediction uses."""
     config = network.config
-    hop_length = config.segment_length // HOPS_PER_SEGMENT
     outputs = []
     for waveform in waveforms:
-        outputs.append(segment_outputs(network, [waveform], hop_length=hop_length))
+        outputs.append(segment_outputs(network, [waveform], hop_length=config.hop_length))
         progress("measuring", len(outputs), len(waveforms), "")
     return Measured(config, tuple(clips), targets_of(clips, config.classes), tuple(outputs))
 

@@ -10,7 +10,8 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,11 +154,10 @@ def trunk_train_forward(
     channels = blocks.channels
     pooled = np.empty((x.shape[0], channels[-1]), np.float32)
     statistics = np.empty((2, sum(channels)), np.float32)
+    parts = (*blocks.weights, *blocks.gammas, *blocks.betas)
     trainer.forward(
         _plain(x),
-        [_plain(w) for w in blocks.weights],
-        [_plain(g) for g in blocks.gammas],
-        [_plain(b) for b in blocks.betas],
+        np.concatenate([_plain(part).ravel() for part in parts]),
         epsilon,
         n_threads,
         pooled,
@@ -192,36 +192,135 @@ def trunk_train_backward(forward: Forward, d_pooled: Array, *, n_threads: int) -
     return Blocks(parts[:n], parts[n : 2 * n], parts[2 * n :], forward.blocks.strides)
 
 
-def trunk_infer(
-    segments: Array,
-    kernels: Sequence[Array],
-    biases: Sequence[Array],
-    *,
-    stride: int,
-    n_threads: int,
-    frames: Array | None = None,
-) -> Array:
-    """Blocks with normalisation folded in, then the mean over time: [N, T] -> [N, C].
+MOST_SECONDS = 16
+"""Segments' lengths in the longest stretch: more would not fit into a cache."""
 
-    Args:
-        segments: [N, T] normalised segments.
-        kernels: one [C_out, C_in, K] a block.
-        biases: one [C_out] a block.
-        stride: of every block, one of ``STRIDES``.
-        n_threads: 1 to 256.
-        frames: [N, T_last, C] to write the last block's activations to.
 
-    Raises:
-        ValueError: shapes that do not belong together.
-        TypeError: ``frames`` that is not contiguous float32.
+@dataclass(frozen=True, slots=True)
+class Stretches:
+    """Segments of one waveform that share frames: one every hop, all with the same gain.
+
+    Attributes:
+        starts: first sample of each stretch [S].
+        counts: its segments [S].
+        offsets: what is subtracted from its samples [S].
+        scales: what they are multiplied by then [S].
     """
-    if not kernels:
-        raise ValueError("there must be at least one block")
-    pooled = np.empty((len(segments), kernels[-1].shape[0]), np.float32)
-    weights, offsets = [_plain(w) for w in kernels], [_plain(b) for b in biases]
-    strides = [stride] * len(weights)
-    _native.infer(_plain(segments), weights, offsets, strides, n_threads, pooled, frames)
-    return pooled
+
+    starts: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    offsets: Array
+    scales: Array
+
+    @classmethod
+    def alone(cls, starts: NDArray[np.int64]) -> Self:
+        """Segments as they are, each by itself."""
+        zeros = np.zeros(len(starts), np.float32)
+        return cls(starts, np.ones(len(starts), np.int64), zeros, zeros + 1)
+
+
+class Listener:
+    """Blocks with normalisation folded in, then the mean over time, for one network.
+
+    Copies and pickles are made of the weights alone.
+    """
+
+    def __init__(
+        self, kernels: Sequence[Array], biases: Sequence[Array], *, stride: int, segment_length: int
+    ) -> None:
+        """Note the weights.
+
+        Args:
+            kernels: one [C_out, C_in, K] a block.
+            biases: one [C_out] a block.
+            stride: of every block, one of ``STRIDES``.
+            segment_length: samples.
+        """
+        self._weights = tuple(map(_plain, kernels)), tuple(map(_plain, biases))
+        self._stride, self._segment_length = stride, segment_length
+        self._listeners: dict[tuple[int, int], Any] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The weights; memory is found anew."""
+        make = partial(Listener, stride=self._stride, segment_length=self._segment_length)
+        return make, self._weights
+
+    def most(self, hop_length: int) -> int:
+        """How many segments one stretch may have; 1 where segments share nothing at that hop."""
+        total_stride = self._stride ** len(self._weights[0])
+        if hop_length % total_stride or hop_length >= self._segment_length:
+            return 1
+        return 1 + (MOST_SECONDS - 1) * self._segment_length // hop_length if self._share() else 1
+
+    def pooled(
+        self,
+        waveform: Array,
+        stretches: Stretches,
+        *,
+        hop_length: int,
+        n_threads: int,
+        frames: Array | None = None,
+    ) -> Array:
+        """The pooled values of every segment of every stretch: [T] -> [N, C].
+
+        Args:
+            waveform: [T].
+            stretches: none with more segments than :meth:`most`.
+            hop_length: samples between the segments of a stretch.
+            n_threads: 1 to 256.
+            frames: [N, T_last, C] to write the last block's activations to, where every stretch
+                has one segment.
+
+        Raises:
+            ValueError: a stretch outside of the waveform, or shapes that do not belong together.
+            TypeError: ``frames`` that is not contiguous float32.
+        """
+        pooled = np.empty((int(stretches.counts.sum()), len(self._weights[1][-1])), np.float32)
+        listener = self._at(hop_length if self.most(hop_length) > 1 else 0, n_threads)
+        listener.run(
+            _plain(waveform),
+            stretches.starts.tolist(),
+            stretches.counts.tolist(),
+            stretches.offsets.tolist(),
+            stretches.scales.tolist(),
+            pooled,
+            frames,
+        )
+        return pooled
+
+    def _share(self) -> bool:
+        return bool(self._at(0, 1).shares())
+
+    def _at(self, hop_length: int, n_threads: int) -> Any:
+        """Memory for a hop (0 where every segment stands alone) and a number of threads."""
+        key = hop_length, n_threads
+        if key not in self._listeners:
+            kernels, biases = self._weights
+            self._listeners[key] = _native.Listener(
+                self._segment_length,
+                [len(k) for k in kernels],
+                [k.shape[2] for k in kernels],
+                [self._stride] * len(kernels),
+                np.concatenate([a.ravel() for a in (*kernels, *biases)]),
+                hop_length,
+                self.most(hop_length) if hop_length else 1,
+                n_threads,
+            )
+        return self._listeners[key]
+
+
+def describe(blocks: Array) -> tuple[NDArray[np.float64], NDArray[np.float64], Array]:
+    """Mean, sum of squares about it and highest magnitude of each block: [M, T] -> three [M]."""
+    n_blocks = len(blocks)
+    found = np.empty(n_blocks), np.empty(n_blocks), np.empty(n_blocks, np.float32)
+    if available():
+        _native.describe(_plain(blocks), *found)
+        return found
+    means = blocks.mean(axis=1, dtype=np.float32)
+    centred = blocks - means[:, None]
+    squares = np.einsum("mt,mt->m", centred, centred)
+    peaks = np.maximum(blocks.max(axis=1), -blocks.min(axis=1))
+    return means.astype(np.float64), squares.astype(np.float64), peaks
 
 
 def _plain(array: Array) -> Array:
