@@ -1,6 +1,7 @@
 # make demo [DATA=folder]   train on your recordings, or on synthesised ones, and open the report
 # make test                 every check that a change must pass
 # make lint                 the checks that run no code of ours
+# make sanitize             the kernels' tests under address and undefined-behaviour sanitizers
 # make clean                remove the environment and everything these commands made
 #
 # Each target installs what it needs into .venv first; a second run finds it there.
@@ -19,7 +20,7 @@ INSTALL = @echo 'Installing into .venv (minutes the first time, then never)' && 
 INSTALLED_FROM := pyproject.toml constraints.txt $(wildcard CMakeLists.txt native/*)
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint clean
+.PHONY: demo test lint sanitize clean
 
 demo: .venv/installed-train
 	$(BIN)/stapes demo $(if $(DATA),"$(DATA)") --out demo --overwrite
@@ -31,6 +32,17 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# An environment that borrows all but the kernels from the other one.
+SANITIZED := build/sanitized
+RUNTIMES = $(foreach name,libasan.so libubsan.so,$(shell g++ -print-file-name=$(name)))
+sanitize: .venv/installed-dev
+	$(PYTHON) -m venv --clear $(SANITIZED)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > $$(echo $(SANITIZED)/lib/python*/site-packages)/borrowed.pth
+	$(SANITIZED)/bin/python -m pip install --quiet --no-deps -C cmake.define.STAPES_SANITIZE=ON .
+	LD_PRELOAD="$(RUNTIMES)" ASAN_OPTIONS=detect_leaks=0 $(SANITIZED)/bin/python -m pytest \
+	  -p no:cacheprovider tests/test_native.py tests/test_listener.py
 
 clean:
 	rm -rf .venv build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,8 +24,8 @@ def pooled_activations(
 ) -> Tensor:
     """Blocks of Conv1d -> BatchNorm1d -> ReLU, then the mean over time: [B, T] -> [B, C].
 
-    PyTorch takes over on other devices and types, where x or, outside training, anything else
-    needs a gradient, and (saying so once) where the kernels are not installed.
+    PyTorch takes over outside training, on other devices and types, where x needs a gradient, and
+    (saying so once) where the kernels are not installed.
 
     Args:
         x: [B, T] normalised segments.
@@ -35,19 +35,15 @@ def pooled_activations(
         scratch: memory for the training passes; keep it beside the modules.
     """
     pairs = list(zip(convs, norms, strict=True))
-    if not _native_can(x, pairs, training=training):
+    if not (training and _native_can(x, pairs)):
         return _torch_pooled(x, pairs, training=training)
-    if not training:
-        return _infer(x, pairs)
     return _train(x, pairs, scratch)
 
 
-def _native_can(x: Tensor, pairs: list[tuple[Any, Any]], *, training: bool) -> bool:
+def _native_can(x: Tensor, pairs: list[tuple[Any, Any]]) -> bool:
     if x.device.type != "cpu" or x.dtype != torch.float32 or x.requires_grad:
         return False
     if not all(c.weight.dtype == torch.float32 and c.stride[0] in native.STRIDES for c, _ in pairs):
-        return False
-    if not training and torch.is_grad_enabled() and any(c.weight.requires_grad for c, _ in pairs):
         return False
     if not native.available():
         native.warn_missing("PyTorch")
@@ -74,19 +70,6 @@ def _torch_pooled(x: Tensor, pairs: list[tuple[Any, Any]], *, training: bool) ->
         if training:
             norm.num_batches_tracked += 1
     return x.mean(dim=-1)
-
-
-def _infer(x: Tensor, pairs: list[tuple[Any, Any]]) -> Tensor:
-    kernels, biases = [], []
-    for conv, norm in pairs:
-        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        kernels.append(_array(conv.weight * scale[:, None, None]))
-        biases.append(_array((conv.bias - norm.running_mean) * scale + norm.bias))
-    return torch.from_numpy(
-        native.trunk_infer(
-            _array(x), kernels, biases, stride=pairs[0][0].stride[0], n_threads=_threads()
-        )
-    )
 
 
 def _train(x: Tensor, pairs: list[tuple[Any, Any]], scratch: native.Scratch) -> Tensor:
