@@ -22,8 +22,9 @@ from stapes.segments import Waveform, pad, passes_gate, segment_starts
 Vote = Literal["mean", "majority"]
 VOTES = get_args(Vote)
 
-BLOCK_SECONDS = 64.0
-"""Recordings are read, and go through the network, in pieces of this length."""
+BLOCK_SECONDS = 65.536
+"""Recordings go through the network in pieces of this length: what segments at the border of two
+have in common is computed twice."""
 
 NONE = "none-of-these"
 """The flag of a recording that is likely of no class."""
