@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stapes.config import ModelConfig, TrainingConfig
+from stapes.levels import LEVEL_STEP_DB
 from stapes.segments import SILENCE_RMS
 
 N_CONTROL_POINTS = 8
@@ -33,6 +34,8 @@ def augment(
 ) -> tuple[Tensor, Tensor]:
     """What the network learns from: normalised, mixed, coloured and normalised again.
 
+    In the end each segment gets a random level, as far from RMS 1 as levels in steps leave it.
+
     What the settings turn off is left out.
 
     Args:
@@ -52,7 +55,10 @@ def augment(
     if settings.equaliser_db > 0:
         noise_db = (QUIETEST_NOISE_DB, settings.noise_db)
         segments = colour(segments, equaliser_db=settings.equaliser_db, noise_db=noise_db, rng=rng)
-    return (normalise(segments) if config.normalise else segments), targets
+    if config.normalise:
+        level_db = rng.uniform(-LEVEL_STEP_DB / 2, LEVEL_STEP_DB / 2, (len(segments), 1))
+        segments = normalise(segments) * _tensor(10 ** (level_db / 20)).to(segments.device)
+    return segments, targets
 
 
 def normalise(segments: Tensor) -> Tensor:
