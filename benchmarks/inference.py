@@ -12,7 +12,7 @@ Writes benchmarks/results/inference.json and docs/images/inference.png.
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,16 @@ from timing import Call
 
 BATCH = 64
 TOLERANCE = 1e-4
-"""By how much two logits may differ."""
+"""By how much two logits may differ, as a share of them where they exceed 1: float32 rounds so. The
+largest difference itself is told and written, too."""
 
 LEAST_DEVIATION = 0.02
 """Of the logits of different segments: agreeing about a constant would prove nothing."""
 
 HOPS = {"every second": 16_000, "every 64 ms": 1_024}
 OURS = "stapes"
+REAL_ROUNDS = 5
+"""At most, of all the real recordings: half an hour of sound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,13 @@ class Case:
         title: for tables and charts.
         peers: ways by name by peer; each gives logits.
         ours: gives logits.
+        most_rounds: where a round takes long.
     """
 
     title: str
     peers: Mapping[str, Mapping[str, Call]]
     ours: Call
+    most_rounds: int = 1_000
 
 
 def main() -> None:
@@ -107,7 +112,8 @@ def cases(given: Any, folder: Path) -> Iterator[Case]:
     if real is not None:
         best = quickest(made, some)
         title = f"{len(real) / sounds.RATE:,.0f} s, {dense}: cats and dogs"
-        yield recording(best, mine, real, hop_length, title=title)
+        case = recording(best, mine, real, hop_length, title=title)
+        yield replace(case, most_rounds=REAL_ROUNDS)
 
 
 Runners = Mapping[str, Mapping[str, Runner]]
@@ -155,7 +161,7 @@ def measured(case: Case, *, rounds: int) -> dict[str, Any]:
     for peer, ways in case.peers.items():
         chosen[peer] = timing.fastest(ways)
         calls[f"{peer}, {chosen[peer]}" if len(ways) > 1 else peer] = ways[chosen[peer]]
-    seconds = timing.interleaved(calls, rounds=rounds)
+    seconds = timing.interleaved(calls, rounds=min(rounds, case.most_rounds))
     return {
         "largest_difference": difference,
         "chosen": chosen,
@@ -176,12 +182,14 @@ def largest_difference(case: Case) -> float:
     for peer, ways in case.peers.items():
         for way, call in ways.items():
             found = call()
-            same_shape = found.shape == answers.shape
-            difference = float(np.abs(found - answers).max()) if same_shape else np.inf
-            if not difference <= TOLERANCE:
+            if found.shape != answers.shape:
+                raise SystemExit(f"{case.title}: {peer} ({way}) gives {found.shape}")
+            differences = np.abs(found - answers)
+            difference = float(differences.max())
+            if not (differences <= TOLERANCE * np.maximum(1, np.abs(answers))).all():
                 raise SystemExit(
                     f"{case.title}: {peer} ({way}) and ours differ by {difference:.2g}, "
-                    f"more than {TOLERANCE:g}: shapes {found.shape} and {answers.shape}"
+                    f"more than {TOLERANCE:g}"
                 )
             largest = max(largest, difference)
     presenting.say(f"{case.title}: all answers agree within {largest:.1e}")
