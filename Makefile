@@ -2,9 +2,11 @@
 # make test                 every check that a change must pass
 # make lint                 the checks that run no code of ours
 # make sanitize             the kernels' tests under address and undefined-behaviour sanitizers
+# make benchmarks           time stapes beside other programs, on a quiet machine (installs gigabytes)
 # make clean                remove the environment and everything these commands made
 #
-# Each target installs what it needs into .venv first; a second run finds it there.
+# Each target installs what it needs into .venv first (the benchmarks into .venv-peers); a second run
+# finds it there.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -19,8 +21,11 @@ INSTALL = @echo 'Installing into .venv (minutes the first time, then never)' && 
 # An editable install takes changes to Python files at once; these need it done again.
 INSTALLED_FROM := pyproject.toml constraints.txt $(wildcard CMakeLists.txt native/*)
 
+# What is timed, in this order.
+SPEED := train_step inference end_to_end scaling install
+
 .DELETE_ON_ERROR:
-.PHONY: demo test lint sanitize clean
+.PHONY: demo test lint sanitize benchmarks clean
 
 demo: .venv/installed-train
 	$(BIN)/stapes demo $(if $(DATA),"$(DATA)") --out demo --overwrite
@@ -44,8 +49,11 @@ sanitize: .venv/installed-dev
 	LD_PRELOAD="$(RUNTIMES)" ASAN_OPTIONS=detect_leaks=0 $(SANITIZED)/bin/python -m pytest \
 	  -p no:cacheprovider tests/test_native.py tests/test_listener.py
 
+benchmarks: .venv-peers/installed
+	for name in $(SPEED); do .venv-peers/bin/python benchmarks/$$name.py || exit 1; done
+
 clean:
-	rm -rf .venv build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -59,3 +67,10 @@ clean:
 .venv/installed-dev: $(INSTALLED_FROM) | .venv/bin/python
 	$(INSTALL) --editable '.[train,dev,fetch]'
 	@touch $@ .venv/installed-train
+
+.venv-peers/installed: $(INSTALLED_FROM) benchmarks/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	@echo 'Installing into .venv-peers (minutes the first time, then never)'
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -r benchmarks/peers.txt --editable '.[train]'
+	@touch $@
