@@ -1,7 +1,6 @@
 """Sound pieces of a container -> mono float32 pieces at the file's own rate, checked on the way."""
 
 import hashlib
-import io
 import os
 import threading
 from collections.abc import Iterator
@@ -27,9 +26,6 @@ MOST_CHANNELS = 64
 
 PIECE_SAMPLES = 1 << 18
 """Samples, over all channels, that are decoded at a time."""
-
-READ_AHEAD = 1 << 18
-"""Bytes that are read at a time; decoders ask for few."""
 
 LOUDEST = 2.0**31
 """Larger samples are absurd: even 32-bit integers written as they are stay below."""
@@ -117,7 +113,7 @@ class Decoder:
         self._hush = HUSH if layout.noisy else nullcontext()
         try:
             with self._hush:
-                self._file = SequentialFile(io.BufferedReader(self._view, READ_AHEAD))
+                self._file = SequentialFile(self._view)
         except soundfile.LibsndfileError as error:
             reason = self._view.error or AudioError(
                 f"{self._name}: {layout.kind} that cannot be decoded "
