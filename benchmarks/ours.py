@@ -11,14 +11,12 @@ from stapes import training
 from stapes.batches import Batch, Examples, batches
 from stapes.config import ModelConfig, TrainingConfig
 from stapes.engine import FoldedNetwork
-from stapes.inference import SegmentOutputs, segment_outputs
+from stapes.inference import BLOCK_SECONDS, SegmentOutputs, segment_outputs
 from stapes.segments import Waveform
 from timing import Call
 
 CLASSES = ("bark", "meow")
 N_CLIPS = 24
-BLOCK_SECONDS = 10.0
-"""Recordings come in pieces of this length, as from a file."""
 
 
 @contextmanager
