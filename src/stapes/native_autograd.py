@@ -1,162 +1,130 @@
 """The trunk as a torch function: native kernels where they can do it, PyTorch where not."""
 
-from collections.abc import Iterable
+import math
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from stapes import native
 from stapes.config import same_padding
+from stapes.engine import NORMALISATION_EPSILON
 
 
 def pooled_activations(
-    x: Tensor,
-    convs: Iterable[nn.Module],
-    norms: Iterable[nn.Module],
-    *,
-    training: bool,
-    scratch: native.Scratch,
-) -> Tensor:
-    """Blocks of Conv1d -> BatchNorm1d -> ReLU, then the mean over time: [B, T] -> [B, C].
+    x: Tensor, parameters: Tensor, blocks: native.Blocks, *, scratch: native.Scratch
+) -> tuple[Tensor, Tensor]:
+    """A training pass: convolution, normalisation by the batch, ReLU; then the mean over time.
 
-    PyTorch takes over on other devices and types, where x or, outside training, anything else
-    needs a gradient, and (saying so once) where the kernels are not installed.
+    The convolutions have no bias, for normalisation would take it away again. PyTorch takes over
+    on other devices and types, where x needs a gradient, and (saying so once) where the kernels
+    are not installed.
 
     Args:
         x: [B, T] normalised segments.
-        convs: Conv1d without padding of their own; TensorFlow's "same" padding is used.
-        norms: BatchNorm1d.
-        training: use the batch's statistics, and update the running ones.
-        scratch: memory for the training passes; keep it beside the modules.
+        parameters: of all blocks, flat.
+        blocks: how these lie.
+        scratch: memory for the passes; keep it beside the parameters.
+
+    Returns:
+        [B, C], and the mean and unbiased variance of every convolution's output
+        [2, sum of channels], without a gradient.
     """
-    pairs = list(zip(convs, norms, strict=True))
-    if not _native_can(x, pairs, training=training):
-        return _torch_pooled(x, pairs, training=training)
-    if not training:
-        return _infer(x, pairs)
-    return _train(x, pairs, scratch)
+    if _native_can(x, parameters, blocks):
+        results: tuple[Tensor, Tensor] = _Trunk.apply(x, parameters, blocks, scratch)  # type: ignore[no-untyped-call]
+        return results
+    statistics = parameters.new_zeros(2, sum(blocks.channels))
+    return torch_pooled(x, parameters, statistics, blocks, training=True), statistics
 
 
-def _native_can(x: Tensor, pairs: list[tuple[Any, Any]], *, training: bool) -> bool:
-    if x.device.type != "cpu" or x.dtype != torch.float32 or x.requires_grad:
+def torch_pooled(
+    x: Tensor, parameters: Tensor, statistics: Tensor, blocks: native.Blocks, *, training: bool
+) -> Tensor:
+    """The same by PyTorch, in training or afterwards: [B, T] -> [B, C].
+
+    Args:
+        x: [B, T] normalised segments.
+        parameters: of all blocks, flat.
+        statistics: mean and variance of every convolution's output [2, sum of channels]: written
+            to in training, used for normalisation afterwards.
+        blocks: how the parameters lie.
+        training: normalise by the batch.
+    """
+    n, shapes = len(blocks.channels), blocks.shapes
+    flat = parameters.split([math.prod(shape) for shape in shapes])
+    parts = [part.view(shape) for part, shape in zip(flat, shapes, strict=True)]
+    means, variances = (row.split(blocks.channels) for row in statistics)
+    y = x[:, None, :]  # [B, 1, T]
+    for i, (weight, stride) in enumerate(zip(parts[:n], blocks.strides, strict=True)):
+        padding = same_padding(y.shape[-1], kernel_size=weight.shape[-1], stride=stride)
+        y = F.conv1d(F.pad(y, padding), weight, stride=stride)
+        y = F.batch_norm(
+            y,
+            means[i],
+            variances[i],
+            parts[n + i],
+            parts[2 * n + i],
+            training=training,
+            momentum=1.0,
+            eps=NORMALISATION_EPSILON,
+        )
+        y = F.relu(y)
+    return y.mean(dim=-1)
+
+
+def _native_can(x: Tensor, parameters: Tensor, blocks: native.Blocks) -> bool:
+    if x.device.type != "cpu" or x.requires_grad or {x.dtype, parameters.dtype} != {torch.float32}:
         return False
-    if not all(c.weight.dtype == torch.float32 and c.stride[0] in native.STRIDES for c, _ in pairs):
-        return False
-    if not training and torch.is_grad_enabled() and any(c.weight.requires_grad for c, _ in pairs):
+    if not set(blocks.strides) <= set(native.STRIDES):
         return False
     if not native.available():
         native.warn_missing("PyTorch")
     return native.available()
 
 
-def _torch_pooled(x: Tensor, pairs: list[tuple[Any, Any]], *, training: bool) -> Tensor:
-    x = x[:, None, :]  # [B, 1, T]
-    for conv, norm in pairs:
-        kernel_size, stride = conv.kernel_size[0], conv.stride[0]
-        x = conv(F.pad(x, same_padding(x.shape[-1], kernel_size=kernel_size, stride=stride)))
-        x = F.relu(
-            F.batch_norm(
-                x,
-                norm.running_mean,
-                norm.running_var,
-                norm.weight,
-                norm.bias,
-                training=training,
-                momentum=norm.momentum,
-                eps=norm.eps,
-            )
-        )
-        if training:
-            norm.num_batches_tracked += 1
-    return x.mean(dim=-1)
-
-
-def _infer(x: Tensor, pairs: list[tuple[Any, Any]]) -> Tensor:
-    kernels, biases = [], []
-    for conv, norm in pairs:
-        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        kernels.append(_array(conv.weight * scale[:, None, None]))
-        biases.append(_array((conv.bias - norm.running_mean) * scale + norm.bias))
-    return torch.from_numpy(
-        native.trunk_infer(
-            _array(x), kernels, biases, stride=pairs[0][0].stride[0], n_threads=_threads()
-        )
-    )
-
-
-def _train(x: Tensor, pairs: list[tuple[Any, Any]], scratch: native.Scratch) -> Tensor:
-    strides = tuple(conv.stride[0] for conv, _ in pairs)
-    parameters = [
-        *(conv.weight for conv, _ in pairs),
-        *(norm.weight for _, norm in pairs),
-        *(norm.bias for _, norm in pairs),
-        *(conv.bias for conv, _ in pairs),
-    ]
-    settings = strides, pairs[0][1].eps, scratch
-    pooled, means, variances = _Trunk.apply(x, settings, *parameters)  # type: ignore[no-untyped-call]
-    _update_running(x.shape, pairs, means, variances)
-    result: Tensor = pooled
-    return result
-
-
-def _update_running(
-    shape: torch.Size, pairs: list[tuple[Any, Any]], means: Tensor, variances: Tensor
-) -> None:
-    """What BatchNorm1d does with a batch's mean and (unbiased) variance, in few torch calls."""
-    sizes = [conv.out_channels for conv, _ in pairs]
-    batch, length = shape
-    with torch.no_grad():
-        means = means + torch.cat([conv.bias for conv, _ in pairs])
-        batch_statistics = zip(
-            torch.split(means, sizes), torch.split(variances, sizes), strict=True
-        )
-        for (conv, norm), (mean, variance) in zip(pairs, batch_statistics, strict=True):
-            length = -(-length // conv.stride[0])
-            n = batch * length
-            norm.running_mean.lerp_(mean, norm.momentum)
-            norm.running_var.lerp_(variance.mul_(n / max(n - 1, 1)), norm.momentum)
-            norm.num_batches_tracked.add_(1)
-
-
 class _Trunk(torch.autograd.Function):
-    """[B, T] and all parameters -> [B, C], the batch means and the batch variances."""
+    """[B, T] and all parameters -> [B, C] and the batch statistics [2, sum of channels]."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, settings: tuple[tuple[int, ...], float, native.Scratch], *all_: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        strides, epsilon, scratch = settings
-        n = len(strides)
-        weights, gammas, betas = ([_array(t) for t in all_[i * n : (i + 1) * n]] for i in range(3))
+        ctx: Any, x: Tensor, parameters: Tensor, blocks: native.Blocks, scratch: native.Scratch
+    ) -> tuple[Tensor, Tensor]:
         ctx.run = native.trunk_train_forward(
             _array(x),
-            native.Blocks(weights, gammas, betas, strides),
-            epsilon=epsilon,
-            n_threads=_threads(),
+            _array(parameters),
+            blocks,
+            epsilon=NORMALISATION_EPSILON,
+            n_threads=torch.get_num_threads(),
             scratch=scratch,
         )
-        statistics = np.concatenate(ctx.run.means), np.concatenate(ctx.run.variances)
-        mean, variance = map(torch.from_numpy, statistics)
-        ctx.mark_non_differentiable(mean, variance)
-        return torch.from_numpy(ctx.run.pooled), mean, variance
+        means, variances = ctx.run.statistics
+        statistics = torch.from_numpy(np.stack([means, variances * _unbiased(blocks, x.shape)]))
+        ctx.mark_non_differentiable(statistics)
+        return torch.from_numpy(ctx.run.pooled), statistics
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_pooled: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        blocks = native.trunk_train_backward(ctx.run, _array(d_pooled), n_threads=_threads())
-        gradients = [*blocks.weights, *blocks.gammas, *blocks.betas]
-        # Normalisation subtracts the batch mean, so a convolution's bias changes nothing.
-        no_bias = torch.split(torch.zeros(sum(blocks.channels)), list(blocks.channels))
-        return None, None, *map(torch.from_numpy, gradients), *no_bias
+    def backward(ctx: Any, d_pooled: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = native.trunk_train_backward(
+            ctx.run, _array(d_pooled), n_threads=torch.get_num_threads()
+        )
+        return None, torch.from_numpy(gradient), None, None
 
 
-def _threads() -> int:
-    return torch.get_num_threads()
+def _unbiased(blocks: native.Blocks, shape: torch.Size) -> NDArray[np.float32]:
+    """What makes of each channel's biased variance over n numbers the unbiased: n / (n - 1)."""
+    batch, length = shape
+    numbers = []
+    for stride in blocks.strides:
+        length = -(-length // stride)
+        numbers.append(batch * length)
+    n = np.repeat(np.array(numbers, np.float32), blocks.channels)
+    factors: NDArray[np.float32] = n / np.maximum(n - 1, 1)
+    return factors
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:
