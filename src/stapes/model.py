@@ -10,11 +10,10 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from stapes.config import ModelConfig
 from stapes.native import Blocks, Scratch
-from stapes.native_autograd import pooled_activations, torch_pooled
+from stapes.native_autograd import torch_logits, training_logits
 
 MOMENTUM = 0.1
 """The share of a batch's statistics in the running ones; PyTorch's default."""
@@ -25,8 +24,8 @@ class Network(nn.Module):
 
     Attributes:
         flat: all parameters [n], one after another as :meth:`tensors` names them.
-        statistics: running mean and variance of every convolution's output
-            [2, n_layers * n_filters].
+        statistics: running mean and variance of every convolution's output before its bias is
+            added [2, n_layers * n_filters].
     """
 
     statistics: Tensor
@@ -51,28 +50,22 @@ class Network(nn.Module):
 
     def forward(self, segments: Tensor) -> Tensor:
         """Logits of normalised segments, that of "none" last: [B, T] -> [B, n_outputs (+ 1)]."""
-        n_biases, n_pooled = sum(self.blocks.channels), self.config.n_filters
-        n_head = self.flat.numel() - self.blocks.n_parameters - n_biases
-        n_logits = n_head // (n_pooled + 1)
-        sizes = [self.blocks.n_parameters, n_biases, n_logits * n_pooled, n_logits]
-        trunk, biases, weight, bias = self.flat.split(sizes)
-        offsets = torch.stack([biases.detach(), torch.zeros_like(biases)])
-        if self.training:
-            pooled, found = pooled_activations(segments, trunk, self.blocks, scratch=self.scratch)
-            self.statistics.lerp_(found + offsets, MOMENTUM)
-        else:
-            without_bias = self.statistics - offsets
-            pooled = torch_pooled(segments, trunk, without_bias, self.blocks, training=False)
-        return F.linear(pooled, weight.view(n_logits, n_pooled), bias)
+        if not self.training:
+            return torch_logits(segments, self.flat, self.statistics, self.blocks, training=False)
+        logits, found = training_logits(segments, self.flat, self.blocks, scratch=self.scratch)
+        self.statistics.lerp_(found, MOMENTUM)
+        return logits
 
     def tensors(self) -> dict[str, Tensor]:
-        """The parameters and running statistics by the names of a saved model, as views."""
+        """The parameters, as views, and running statistics by the names of a saved model."""
         sizes = [math.prod(shape) for shape in self._shapes.values()]
-        flat = zip(self._shapes.items(), self.flat.detach().split(sizes), strict=True)
+        parts = self.flat.detach().split_with_sizes(sizes)
+        flat = zip(self._shapes.items(), parts, strict=True)
         named = {name: part.view(shape) for (name, shape), part in flat}
-        for kind, row in zip(("running_mean", "running_var"), self.statistics, strict=True):
-            parts = row.split(self.blocks.channels)
-            named |= {f"norms.{i}.{kind}": part for i, part in enumerate(parts)}
+        means, variances = (row.split_with_sizes(self.blocks.channels) for row in self.statistics)
+        for i, (mean, variance) in enumerate(zip(means, variances, strict=True)):
+            named[f"norms.{i}.running_mean"] = mean + named[f"convs.{i}.bias"]
+            named[f"norms.{i}.running_var"] = variance
         return named
 
 

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Self
 
 import numpy as np
@@ -61,7 +61,7 @@ def default_threads() -> int:
     return min(n_processors, MAX_THREADS)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Blocks:
     """Sizes of all blocks, and how their parameters lie in one flat array, for training.
 
@@ -78,14 +78,14 @@ class Blocks:
     kernel_sizes: tuple[int, ...]
     strides: tuple[int, ...]
 
-    @property
+    @cached_property
     def shapes(self) -> list[tuple[int, ...]]:
         """Of the parts of the flat array: [C_out, C_in, K] and twice [C_out] a block."""
         sizes = zip(self.channels, (1, *self.channels), self.kernel_sizes, strict=False)
         vectors: list[tuple[int, ...]] = [(c,) for c in self.channels]
         return [*sizes, *vectors, *vectors]
 
-    @property
+    @cached_property
     def n_parameters(self) -> int:
         """Length of the flat array."""
         return sum(map(math.prod, self.shapes))
@@ -174,24 +174,23 @@ def trunk_train_forward(
     return Forward(pooled, statistics, blocks, scratch, key, trainer)
 
 
-def trunk_train_backward(forward: Forward, d_pooled: Array, *, n_threads: int) -> Array:
-    """Gradient of the parameters, flat, from that of the pooled values; once a forward pass.
+def trunk_train_backward(forward: Forward, d_pooled: Array, *, n_threads: int, out: Array) -> None:
+    """Gradient of the parameters from that of the pooled values; once a forward pass.
 
     Args:
         forward: the forward pass.
         d_pooled: [B, C].
         n_threads: 1 to 256.
+        out: flat, where the gradient is written to.
 
     Raises:
         ValueError: a second call, or another shape.
     """
     if forward.trainer is None:
         raise ValueError("this forward pass has had its backward pass")
-    gradient = np.empty(forward.blocks.n_parameters, np.float32)
-    forward.trainer.backward(_plain(d_pooled), n_threads, gradient)
+    forward.trainer.backward(_plain(d_pooled), n_threads, out)
     forward.scratch.give_back(forward.key, forward.trainer)
     forward.trainer = None
-    return gradient
 
 
 MOST_SECONDS = 16
@@ -327,4 +326,3 @@ def describe(blocks: Array) -> tuple[NDArray[np.float64], NDArray[np.float64], A
 
 def _plain(array: Array) -> Array:
     return np.ascontiguousarray(array, np.float32)
-

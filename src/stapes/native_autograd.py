@@ -1,6 +1,8 @@
-"""The trunk as a torch function: native kernels where they can do it, PyTorch where not."""
+"""The network as a torch function: native kernels where they can do it, PyTorch where not."""
 
 import math
+from functools import lru_cache
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -15,49 +17,67 @@ from stapes.config import same_padding
 from stapes.engine import NORMALISATION_EPSILON
 
 
-def pooled_activations(
-    x: Tensor, parameters: Tensor, blocks: native.Blocks, *, scratch: native.Scratch
+def training_logits(
+    x: Tensor, flat: Tensor, blocks: native.Blocks, *, scratch: native.Scratch
 ) -> tuple[Tensor, Tensor]:
-    """A training pass: convolution, normalisation by the batch, ReLU; then the mean over time.
+    """A training pass: convolution, normalisation by the batch, ReLU; mean over time; the head.
 
-    The convolutions have no bias, for normalisation would take it away again. PyTorch takes over
-    on other devices and types, where x needs a gradient, and (saying so once) where the kernels
-    are not installed.
+    The convolutions' biases are left out, for normalisation takes them away again: they have
+    a gradient of zero. PyTorch takes over on other devices and types, where x needs a gradient,
+    and (saying so once) where the kernels are not installed.
 
     Args:
         x: [B, T] normalised segments.
-        parameters: of all blocks, flat.
-        blocks: how these lie.
+        flat: all parameters: the blocks', the convolutions' biases, the head's weights [N, C]
+            and biases [N].
+        blocks: how those of the blocks lie.
         scratch: memory for the passes; keep it beside the parameters.
 
     Returns:
-        [B, C], and the mean and unbiased variance of every convolution's output
+        [B, N], and the mean and unbiased variance of every convolution's output
         [2, sum of channels], without a gradient.
     """
-    if _native_can(x, parameters, blocks):
-        results: tuple[Tensor, Tensor] = _Trunk.apply(x, parameters, blocks, scratch)  # type: ignore[no-untyped-call]
+    if _native_can(x, flat, blocks):
+        results: tuple[Tensor, Tensor] = _Training.apply(x, flat, blocks, scratch)  # type: ignore[no-untyped-call]
         return results
-    statistics = parameters.new_zeros(2, sum(blocks.channels))
-    return torch_pooled(x, parameters, statistics, blocks, training=True), statistics
+    statistics = flat.new_zeros(2, sum(blocks.channels))
+    return torch_logits(x, flat, statistics, blocks, training=True), statistics
 
 
-def torch_pooled(
-    x: Tensor, parameters: Tensor, statistics: Tensor, blocks: native.Blocks, *, training: bool
+def torch_logits(
+    x: Tensor, flat: Tensor, statistics: Tensor, blocks: native.Blocks, *, training: bool
 ) -> Tensor:
-    """The same by PyTorch, in training or afterwards: [B, T] -> [B, C].
+    """The same by PyTorch, in training or afterwards: [B, T] -> [B, N].
 
     Args:
         x: [B, T] normalised segments.
-        parameters: of all blocks, flat.
+        flat: all parameters.
         statistics: mean and variance of every convolution's output [2, sum of channels]: written
             to in training, used for normalisation afterwards.
-        blocks: how the parameters lie.
+        blocks: how the blocks' parameters lie.
         training: normalise by the batch.
     """
+    trunk, _, weight, bias = flat.split_with_sizes(_sizes(flat.numel(), blocks))
+    pooled = _torch_pooled(x, trunk, statistics, blocks, training=training)
+    return F.linear(pooled, weight.view(-1, pooled.shape[1]), bias)
+
+
+def _sizes(n_parameters: int, blocks: native.Blocks) -> list[int]:
+    """Of the four parts of the flat array."""
+    n_blocks, n_biases = blocks.n_parameters, sum(blocks.channels)
+    n_pooled = blocks.channels[-1]
+    n_logits = (n_parameters - n_blocks - n_biases) // (n_pooled + 1)
+    return [n_blocks, n_biases, n_logits * n_pooled, n_logits]
+
+
+def _torch_pooled(
+    x: Tensor, parameters: Tensor, statistics: Tensor, blocks: native.Blocks, *, training: bool
+) -> Tensor:
+    """[B, T] -> [B, C]."""
     n, shapes = len(blocks.channels), blocks.shapes
-    flat = parameters.split([math.prod(shape) for shape in shapes])
+    flat = parameters.split_with_sizes([math.prod(shape) for shape in shapes])
     parts = [part.view(shape) for part, shape in zip(flat, shapes, strict=True)]
-    means, variances = (row.split(blocks.channels) for row in statistics)
+    means, variances = (row.split_with_sizes(blocks.channels) for row in statistics)
     y = x[:, None, :]  # [B, 1, T]
     for i, (weight, stride) in enumerate(zip(parts[:n], blocks.strides, strict=True)):
         padding = same_padding(y.shape[-1], kernel_size=weight.shape[-1], stride=stride)
@@ -86,45 +106,57 @@ def _native_can(x: Tensor, parameters: Tensor, blocks: native.Blocks) -> bool:
     return native.available()
 
 
-class _Trunk(torch.autograd.Function):
-    """[B, T] and all parameters -> [B, C] and the batch statistics [2, sum of channels]."""
+class _Training(torch.autograd.Function):
+    """[B, T] and all parameters -> [B, N] and the batch statistics [2, sum of channels]."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, parameters: Tensor, blocks: native.Blocks, scratch: native.Scratch
+        ctx: Any, x: Tensor, flat: Tensor, blocks: native.Blocks, scratch: native.Scratch
     ) -> tuple[Tensor, Tensor]:
-        ctx.run = native.trunk_train_forward(
+        trunk, _, weight, bias = _split(_array(flat), blocks)
+        run = native.trunk_train_forward(
             _array(x),
-            _array(parameters),
+            trunk,
             blocks,
             epsilon=NORMALISATION_EPSILON,
             n_threads=torch.get_num_threads(),
             scratch=scratch,
         )
-        means, variances = ctx.run.statistics
-        statistics = torch.from_numpy(np.stack([means, variances * _unbiased(blocks, x.shape)]))
-        ctx.mark_non_differentiable(statistics)
-        return torch.from_numpy(ctx.run.pooled), statistics
+        statistics = run.statistics
+        statistics[1] *= _unbiased(blocks, *x.shape)
+        ctx.run, ctx.weight = run, weight.reshape(len(bias), -1).copy()
+        told = torch.from_numpy(statistics)
+        ctx.mark_non_differentiable(told)
+        return torch.from_numpy(run.pooled @ ctx.weight.T + bias), told
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_pooled: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        gradient = native.trunk_train_backward(
-            ctx.run, _array(d_pooled), n_threads=torch.get_num_threads()
-        )
+    def backward(ctx: Any, d_logits: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        d, run = _array(d_logits), ctx.run
+        n_parameters = run.blocks.n_parameters + sum(run.blocks.channels)
+        gradient = np.zeros(n_parameters + ctx.weight.size + d.shape[1], np.float32)
+        trunk, _, weight, bias = _split(gradient, run.blocks)
+        weight[:], bias[:] = (d.T @ run.pooled).ravel(), d.sum(axis=0)
+        n_threads = torch.get_num_threads()
+        native.trunk_train_backward(run, d @ ctx.weight, n_threads=n_threads, out=trunk)
         return None, torch.from_numpy(gradient), None, None
 
 
-def _unbiased(blocks: native.Blocks, shape: torch.Size) -> NDArray[np.float32]:
+def _split(flat: NDArray[np.float32], blocks: native.Blocks) -> list[NDArray[np.float32]]:
+    """Views of the four parts."""
+    ends = accumulate(_sizes(len(flat), blocks), initial=0)
+    return [flat[begin:end] for begin, end in pairwise(ends)]
+
+
+@lru_cache(maxsize=4)
+def _unbiased(blocks: native.Blocks, batch: int, length: int) -> NDArray[np.float32]:
     """What makes of each channel's biased variance over n numbers the unbiased: n / (n - 1)."""
-    batch, length = shape
     numbers = []
     for stride in blocks.strides:
         length = -(-length // stride)
         numbers.append(batch * length)
     n = np.repeat(np.array(numbers, np.float32), blocks.channels)
-    factors: NDArray[np.float32] = n / np.maximum(n - 1, 1)
-    return factors
+    return np.divide(n, np.maximum(n - 1, 1), dtype=np.float32)
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:
