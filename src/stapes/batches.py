@@ -20,6 +20,12 @@ from stapes.config import ModelConfig, TrainingConfig
 from stapes.generator import SegmentGenerator
 from stapes.segments import Waveform, normalise
 
+N_MODELS, MODEL_SAMPLES = (8, 256), 2**22
+"""Fewest and most made-up sounds in stock, and samples in all if that many are not too few."""
+
+KEPT_BYTES = 32_000_000
+"""Size of the memory that is freed at the start, so that later ones are kept: below 32 MiB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Examples:
@@ -60,6 +66,38 @@ class Batch:
     clips: NDArray[np.int64]
 
 
+class MadeUp:
+    """Sounds of none of the classes: a carrier under an envelope, both of a stock made once."""
+
+    def __init__(
+        self, models: Waveform, *, sample_rate: int, device: str, rng: np.random.Generator
+    ) -> None:
+        """Make the stock.
+
+        Args:
+            models: raw segments of the classes [M, T]: as many carriers and envelopes are made.
+            sample_rate: Hz.
+            device: where the stock is kept.
+            rng: of every random choice.
+        """
+        models = normalise(models)
+        carriers = negatives.carriers(models, sample_rate=sample_rate, rng=rng)
+        envelopes = negatives.envelopes(models, sample_rate=sample_rate, rng=rng)
+        self._carriers = torch.from_numpy(carriers).to(device)
+        self._envelopes = torch.from_numpy(envelopes).to(device)
+
+    def draw(self, n: int, rng: np.random.Generator) -> Tensor:
+        """Any carrier under any envelope, which begins anywhere: [n, T], normalised."""
+        carriers, points = self._carriers, self._envelopes
+        rows, others = (torch.from_numpy(rng.integers(len(carriers), size=n)) for _ in range(2))
+        turns = torch.from_numpy(rng.integers(points.shape[1], size=(n, 1))).to(points.device)
+        turned = (torch.arange(points.shape[1], device=points.device) + turns) % points.shape[1]
+        envelopes = points.index_select(0, others.to(points.device)).gather(1, turned)
+        envelopes = envelopes.repeat_interleave(negatives.CONTROL_LENGTH, dim=1)
+        sounds = carriers.index_select(0, rows.to(points.device))
+        return augment.normalise(sounds.mul_(envelopes[:, : sounds.shape[1]]))
+
+
 def batches(
     config: ModelConfig,
     settings: TrainingConfig,
@@ -72,35 +110,67 @@ def batches(
 
     What is none of the classes is made up, but for a half that is the user's if there is any.
     """
-    of_classes = _generator(config, settings, known)
-    of_none = _generator(config, settings, foreign) if foreign.names else None
-    n_none = settings.n_negatives
-    n_own = n_none // 2 if of_none is not None else 0
-
-    def make(step: int) -> Batch:
-        rng = np.random.default_rng([settings.seed, step, 1])
-        drawn = of_classes.batch(step, batch_size=settings.batch_size - n_none)
-        parts, clips = [drawn.segments], [drawn.clips]
-        if n_none:
-            models = normalise(drawn.segments[: n_none - n_own])
-            parts.append(negatives.make(models, sample_rate=config.sample_rate, rng=rng))
-        if n_own and of_none is not None:
-            own = of_none.batch(step, batch_size=n_own)
-            parts.append(own.segments)
-            clips.append(own.clips + len(known.names))
-        segments = torch.from_numpy(np.concatenate(parts)).to(settings.device)
-        none = np.full(n_none, len(config.classes))
-        targets = torch.from_numpy(np.concatenate([drawn.targets, none])).to(settings.device)
-        one_hot = F.one_hot(targets, len(config.classes) + (n_none > 0)).float()
-        augmented = augment.augment(segments, one_hot, config=config, settings=settings, rng=rng)
-        return Batch(*augmented, np.concatenate(clips))
-
+    _keep_memory()
+    make = _Maker(config, settings, known, foreign)
+    n_threads = torch.get_num_threads()
     with ThreadPoolExecutor(1) as ahead:
+        # The other threads are the network's. The number is a thread's own, but not everywhere.
+        ahead.submit(torch.set_num_threads, 1).result()
+        torch.set_num_threads(n_threads)
         coming = ahead.submit(make, first_step)
         for step in itertools.count(first_step + 1):
             batch = coming.result()
             coming = ahead.submit(make, step)
             yield batch
+
+
+def _keep_memory() -> None:
+    """Have glibc keep freed memory up to twice this size, for fresh pages are slow.
+
+    It gives back what exceeds a threshold, which follows the largest piece freed so far
+    (mallopt(3), M_MMAP_THRESHOLD), up to 32 MiB.
+    """
+    torch.empty(KEPT_BYTES, dtype=torch.uint8)
+
+
+class _Maker:
+    """Makes batch number n."""
+
+    def __init__(
+        self, config: ModelConfig, settings: TrainingConfig, known: Examples, foreign: Examples
+    ) -> None:
+        self._config, self._settings, self._n_known = config, settings, len(known.names)
+        self._of_classes = _generator(config, settings, known)
+        self._of_none = _generator(config, settings, foreign) if foreign.names else None
+        rng = np.random.default_rng([settings.seed, 0, 2])
+        self._augment = augment.Augmenter(config, settings, rng=rng)
+        fewest, most = N_MODELS
+        n_models = min(max(MODEL_SAMPLES // config.segment_length, fewest), most)
+        if settings.n_negatives:
+            self._made_up = MadeUp(
+                self._of_classes.batch(0, batch_size=n_models).segments,
+                sample_rate=config.sample_rate,
+                device=settings.device,
+                rng=rng,
+            )
+
+    def __call__(self, step: int) -> Batch:
+        settings, n_none = self._settings, self._settings.n_negatives
+        rng = np.random.default_rng([settings.seed, step, 1])
+        known, labels, clips = self._of_classes.draw(step, batch_size=settings.batch_size - n_none)
+        segments, origins = [known], [clips]
+        n_own = n_none // 2 if self._of_none is not None else 0
+        if n_none:
+            segments.append(self._made_up.draw(n_none - n_own, rng))
+        if n_own and self._of_none is not None:
+            own, _, clips = self._of_none.draw(step, batch_size=n_own)
+            segments.append(own)
+            origins.append(clips + self._n_known)
+        n_classes = len(self._config.classes)
+        targets = torch.from_numpy(np.append(labels, np.full(n_none, n_classes)))
+        one_hot = F.one_hot(targets, n_classes + (n_none > 0)).float().to(settings.device)
+        augmented = self._augment(torch.cat(segments), one_hot, rng=rng)
+        return Batch(*augmented, np.concatenate(origins))
 
 
 def _generator(
@@ -113,4 +183,4 @@ def _generator(
         gate=config.gate,
         speed=settings.speed,
         seed=settings.seed,
-    )
+    ).to(settings.device)
