@@ -51,7 +51,7 @@ class Augmenter:
         """Vary one batch.
 
         Args:
-            segments: [B, T], as recorded.
+            segments: [B, T], as recorded; they are overwritten.
             targets: [B, n_classes], summing to 1.
             rng: of every random choice.
 
@@ -60,7 +60,7 @@ class Augmenter:
         """
         settings, n_batch = self._settings, len(segments)
         if self._config.normalise:
-            segments = normalise(segments)
+            normalise_(segments)
         if settings.mixing > 0:
             segments, targets = mix(segments, targets, alpha=settings.mixing, rng=rng)
         if settings.equaliser_db > 0:
@@ -68,23 +68,23 @@ class Augmenter:
             segments = equalise(segments, points_db, weights=self._weights)
             noise_db = rng.uniform(QUIETEST_NOISE_DB, settings.noise_db, n_batch)
             noises = self._noises.draw(n_batch, rng)
-            segments = segments.addcmul_(noises, _column(_amplitude(noise_db), segments))
+            segments.addcmul_(noises, _column(_amplitude(noise_db), segments))
         if self._config.normalise:
             level_db = rng.uniform(-LEVEL_STEP_DB / 2, LEVEL_STEP_DB / 2, n_batch)
-            segments = normalise(segments, rms=_column(_amplitude(level_db), segments))
+            normalise_(segments, rms=_column(_amplitude(level_db), segments))
         return segments, targets
 
 
-def normalise(segments: Tensor, *, rms: Tensor | float = 1.0) -> Tensor:
-    """:func:`stapes.segments.normalise` on tensors: [B, T] -> [B, T] of mean 0.
+def normalise_(segments: Tensor, *, rms: Tensor | float = 1.0) -> Tensor:
+    """:func:`stapes.segments.normalise` on tensors, in place: [B, T] -> [B, T] of mean 0.
 
     Args:
         segments: [B, T].
         rms: of the result, for all or for each [B, 1].
     """
-    centred = segments - segments.mean(dim=1, keepdim=True)
-    norm = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
-    return centred.mul_(rms / (norm / math.sqrt(segments.shape[1])).clamp_min(SILENCE_RMS))
+    segments -= segments.mean(dim=1, keepdim=True)
+    norm = torch.linalg.vector_norm(segments, dim=1, keepdim=True)
+    return segments.mul_(rms / (norm / math.sqrt(segments.shape[1])).clamp_min(SILENCE_RMS))
 
 
 def mix(
@@ -155,10 +155,10 @@ class Noises:
 
     def draw(self, n: int, rng: np.random.Generator) -> Tensor:
         """Random pieces of random noises, of RMS about 1: [n, length]."""
-        row = rng.integers(self._n_noises, size=n)
-        starts = 2 * self._length * row + rng.integers(self._length + 1, size=n)
-        starts_ = torch.from_numpy(starts).to(self._flat.device)
-        return self._flat.unfold(0, self._length, 1).index_select(0, starts_)
+        rows = rng.integers(self._n_noises, size=n)
+        starts = 2 * self._length * rows + rng.integers(self._length + 1, size=n)
+        pieces = self._flat.unfold(0, self._length, 1)
+        return pieces.index_select(0, torch.from_numpy(starts).to(self._flat.device))
 
 
 def noise_colours(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -175,13 +175,15 @@ def response_weights(n_bins: int) -> Tensor:
     share = np.maximum(np.arange(n_bins) / (n_bins - 1), LOWEST_SHARE)  # of the highest frequency
     position = (N_CONTROL_POINTS - 1) * (1 - np.log(share) / np.log(LOWEST_SHARE))
     distance = np.abs(position - np.arange(N_CONTROL_POINTS)[:, None])
-    weights = np.maximum(1 - distance, 0) * (math.log(10) / 20)
+    weights = np.maximum(1 - distance, 0) * (math.log2(10) / 20)
     return torch.from_numpy(weights.astype(np.float32))
 
 
 def responses(points_db: NDArray[np.float64], weights: Tensor) -> Tensor:
     """Amplitude responses from control points in dB: [B, P] -> [B, n_bins]."""
-    return torch.exp_(torch.from_numpy(points_db.astype(np.float32)).to(weights.device) @ weights)
+    points = torch.from_numpy(points_db.astype(np.float32)).to(weights.device)
+    found: Tensor = torch.exp2_(points @ weights)
+    return found
 
 
 def _amplitude(level_db: NDArray[np.float64]) -> NDArray[np.float64]:

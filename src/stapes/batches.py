@@ -84,18 +84,20 @@ class MadeUp:
         carriers = negatives.carriers(models, sample_rate=sample_rate, rng=rng)
         envelopes = negatives.envelopes(models, sample_rate=sample_rate, rng=rng)
         self._carriers = torch.from_numpy(carriers).to(device)
-        self._envelopes = torch.from_numpy(envelopes).to(device)
+        # Twice, one after the other, so that a turned envelope is a piece of it.
+        self._envelopes = torch.from_numpy(np.tile(envelopes, 2).ravel()).to(device)
+        self._n_points = envelopes.shape[1]
 
-    def draw(self, n: int, rng: np.random.Generator) -> Tensor:
-        """Any carrier under any envelope, which begins anywhere: [n, T], normalised."""
-        carriers, points = self._carriers, self._envelopes
-        rows, others = (torch.from_numpy(rng.integers(len(carriers), size=n)) for _ in range(2))
-        turns = torch.from_numpy(rng.integers(points.shape[1], size=(n, 1))).to(points.device)
-        turned = (torch.arange(points.shape[1], device=points.device) + turns) % points.shape[1]
-        envelopes = points.index_select(0, others.to(points.device)).gather(1, turned)
-        envelopes = envelopes.repeat_interleave(negatives.CONTROL_LENGTH, dim=1)
-        sounds = carriers.index_select(0, rows.to(points.device))
-        return augment.normalise(sounds.mul_(envelopes[:, : sounds.shape[1]]))
+    def draw(self, rng: np.random.Generator, *, out: Tensor) -> None:
+        """Write to ``out`` [n, T]: any carrier under any envelope, which begins anywhere."""
+        n, n_points, device = len(out), self._n_points, out.device
+        rows, others = rng.integers(len(self._carriers), size=(2, n))
+        places = 2 * n_points * others + rng.integers(n_points, size=n)
+        pieces = self._envelopes.unfold(0, n_points, 1)
+        envelopes = pieces.index_select(0, torch.from_numpy(places).to(device))
+        torch.index_select(self._carriers, 0, torch.from_numpy(rows).to(device), out=out)
+        envelopes = envelopes[..., None].expand(-1, -1, negatives.CONTROL_LENGTH)
+        out *= envelopes.reshape(n, -1)[:, : out.shape[1]]
 
 
 def batches(
@@ -157,20 +159,22 @@ class _Maker:
     def __call__(self, step: int) -> Batch:
         settings, n_none = self._settings, self._settings.n_negatives
         rng = np.random.default_rng([settings.seed, step, 1])
-        known, labels, clips = self._of_classes.draw(step, batch_size=settings.batch_size - n_none)
-        segments, origins = [known], [clips]
-        n_own = n_none // 2 if self._of_none is not None else 0
+        n_known, n_own = settings.batch_size - n_none, n_none // 2 if self._of_none else 0
+        segments = torch.empty(
+            settings.batch_size, self._config.segment_length, device=settings.device
+        )
+        known, made_up, own = segments.split_with_sizes([n_known, n_none - n_own, n_own])
+        labels, clips = self._of_classes.draw(step, out=known)
         if n_none:
-            segments.append(self._made_up.draw(n_none - n_own, rng))
-        if n_own and self._of_none is not None:
-            own, _, clips = self._of_none.draw(step, batch_size=n_own)
-            segments.append(own)
-            origins.append(clips + self._n_known)
+            self._made_up.draw(rng, out=made_up)
+        if self._of_none:
+            _, others = self._of_none.draw(step, out=own)
+            clips = np.append(clips, others + self._n_known)
         n_classes = len(self._config.classes)
         targets = torch.from_numpy(np.append(labels, np.full(n_none, n_classes)))
         one_hot = F.one_hot(targets, n_classes + (n_none > 0)).float().to(settings.device)
-        augmented = self._augment(torch.cat(segments), one_hot, rng=rng)
-        return Batch(*augmented, np.concatenate(origins))
+        augmented = self._augment(segments, one_hot, rng=rng)
+        return Batch(*augmented, clips)
 
 
 def _generator(

@@ -135,10 +135,10 @@ class _Training(torch.autograd.Function):
         d, run = _array(d_logits), ctx.run
         n_parameters = run.blocks.n_parameters + sum(run.blocks.channels)
         gradient = np.zeros(n_parameters + ctx.weight.size + d.shape[1], np.float32)
-        trunk, _, weight, bias = _split(gradient, run.blocks)
-        weight[:], bias[:] = (d.T @ run.pooled).ravel(), d.sum(axis=0)
+        d_trunk, _, d_weight, d_bias = _split(gradient, run.blocks)
+        d_weight[:], d_bias[:] = (d.T @ run.pooled).ravel(), d.sum(axis=0)
         n_threads = torch.get_num_threads()
-        native.trunk_train_backward(run, d @ ctx.weight, n_threads=n_threads, out=trunk)
+        native.trunk_train_backward(run, d @ ctx.weight, n_threads=n_threads, out=d_trunk)
         return None, torch.from_numpy(gradient), None, None
 
 
@@ -156,7 +156,8 @@ def _unbiased(blocks: native.Blocks, batch: int, length: int) -> NDArray[np.floa
         length = -(-length // stride)
         numbers.append(batch * length)
     n = np.repeat(np.array(numbers, np.float32), blocks.channels)
-    return np.divide(n, np.maximum(n - 1, 1), dtype=np.float32)
+    factors: NDArray[np.float32] = n / np.maximum(n - 1, np.float32(1))
+    return factors
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:
