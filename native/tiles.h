@@ -133,22 +133,18 @@ struct Affine {
 };
 
 // Frames of dy from the phases of g and y.
-template <int P>
-void from_phases(const float* __restrict g, const float* __restrict y, int64_t row, int places,
-                 Affine by, float* __restrict frames) {
-  for (int u = 0; u < places; u++)
-    for (int phase = 0; phase < P; phase++)
-      frames[P * u + phase] = by.g * g[phase * row + u] + (by.y * y[phase * row + u] + by.one);
-}
-
-void from_phases(const float* g, const float* y, int phases, int64_t row, int places, Affine by,
-                 float* frames) {
-  if (phases == 1) return from_phases<1>(g, y, row, places, by, frames);
-  if (phases == 2) return from_phases<2>(g, y, row, places, by, frames);
-  if (phases == 4) return from_phases<4>(g, y, row, places, by, frames);
-  for (int phase = 0; phase < phases; phase++)
-    for (int u = 0; u < places; u++)
-      frames[phases * u + phase] = by.g * g[phase * row + u] + (by.y * y[phase * row + u] + by.one);
+void from_phases(const float* __restrict g, const float* __restrict y, int phases, int64_t row,
+                 int places, Affine by, float* __restrict frames) {
+  const auto dy = [&](int64_t at) { return by.g * load(g + at) + (by.y * load(y + at) + by.one); };
+  int u = 0;
+  if (phases == 1)
+    for (; u + V <= places; u += V) store(frames + u, dy(u));
+  if (phases == 2)
+    for (; u + V <= places; u += V) store_in_turn(frames + 2 * u, dy(u), dy(row + u));
+  for (; u < places; u++)
+    for (int phase = 0; phase < phases; phase++)
+      frames[phases * u + phase] =
+          by.g * g[phase * row + u] + (by.y * y[phase * row + u] + by.one);
 }
 
 }  // namespace

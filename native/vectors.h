@@ -75,6 +75,22 @@ inline Vector odds(Vector a, Vector b) {
   return __builtin_shufflevector(a, b, 1, 3, 5, 7);
 #endif
 }
+// Frames of a and b in turn: what evens and odds would take apart again.
+inline void store_in_turn(float* p, Vector a, Vector b) {
+#if STAPES_LANES == 16
+  store(p, __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
+  store(p + V, __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30,
+                                       15, 31));
+#elif defined(__AVX2__)
+  const auto x = reinterpret_cast<__m256>(a), y = reinterpret_cast<__m256>(b);
+  const auto low = _mm256_unpacklo_ps(x, y), high = _mm256_unpackhi_ps(x, y);
+  store(p, reinterpret_cast<Vector>(_mm256_permute2f128_ps(low, high, 0x20)));
+  store(p + V, reinterpret_cast<Vector>(_mm256_permute2f128_ps(low, high, 0x31)));
+#else
+  store(p, __builtin_shufflevector(a, b, 0, 4, 1, 5));
+  store(p + V, __builtin_shufflevector(a, b, 2, 6, 3, 7));
+#endif
+}
 inline void store_half(float* p, Vector v, int half) {
   __builtin_memcpy(p, reinterpret_cast<const char*>(&v) + half * (sizeof v / 2), sizeof v / 2);
 }

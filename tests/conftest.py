@@ -8,7 +8,7 @@ import pytest
 
 from tones import write_tones
 
-QUICK = {"epochs": 2, "steps_per_epoch": 15, "batch_size": 12, "averaging": 0.8}
+QUICK = {"epochs": 2, "steps_per_epoch": 40, "batch_size": 12, "averaging": 0.8}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,7 +38,7 @@ def tones_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def run_folder(tones_folder, tmp_path_factory) -> Path:
-    """A run of 30 steps on the tones, which tells them apart; to be read only."""
+    """A run of 80 steps on the tones, which tells them apart; to be read only."""
     from stapes.holdout import train
 
     folder = tmp_path_factory.mktemp("runs") / "tones"

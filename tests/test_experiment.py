@@ -57,7 +57,7 @@ def test_a_run_is_four_files_with_the_keys_that_others_rely_on(run_folder, tones
     assert len(held) == metrics["clips"]["n"] < len(load_dataset(tones_folder).clips)
     assert set(held.values()) == {"low", "high"}
     rows = [json.loads(line) for line in (run_folder / "history.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [15, 30]
+    assert [row["step"] for row in rows] == [40, 80]
     page = (run_folder / "report.html").read_text()
     assert "<html" in page
     assert f"{metrics['clips']['n']}" in page

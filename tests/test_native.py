@@ -1,4 +1,4 @@
-"""The kernels against PyTorch in float64 and against plain NumPy sums, on every build."""
+"""The training kernels against PyTorch in float64, on every build."""
 
 import copy
 import itertools
@@ -131,41 +131,6 @@ def test_gradients_of_random_shapes(shape, batch, length, seed):
     compare_with_torch(seed, batch, length, tolerance=1e-4, floor=1.0, **shape)
 
 
-def numpy_infer(x, kernels, biases, stride):
-    """Folded blocks in float64, straight from the definition: [N, T] -> [N, T_last, C]."""
-    y = x.astype(np.float64)[:, None]
-    for w, b in zip(kernels, biases, strict=True):
-        padded = np.pad(
-            y, ((0, 0), (0, 0), same_padding(y.shape[2], kernel_size=w.shape[2], stride=stride))
-        )
-        views = np.lib.stride_tricks.sliding_window_view(padded, w.shape[2], axis=2)[:, :, ::stride]
-        y = np.maximum(np.einsum("nctk,ock->not", views, w) + b[:, None], 0)
-    return y.transpose(0, 2, 1)
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(shapes, st.integers(0, 5), st.integers(1, 3_000), st.integers(1, 4))
-def test_inference_of_random_shapes(shape, n, length, n_threads):
-    rng = np.random.default_rng(length)
-    stride = shape["strides"][0]
-    blocks, x = random_blocks(rng, **shape), waveforms(rng, n, length)
-    wanted = numpy_infer(x, blocks.weights, blocks.betas, stride)
-    frames = np.full(wanted.shape, np.nan, np.float32)
-    pooled = native.trunk_infer(
-        x, blocks.weights, blocks.betas, stride=stride, n_threads=n_threads, frames=frames
-    )
-    np.testing.assert_allclose(frames, wanted, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(pooled, wanted.mean(axis=1), rtol=1e-4, atol=1e-4)
-
-
-def test_inference_on_every_build(build):
-    rng = np.random.default_rng(0)
-    blocks, x = random_blocks(rng, **CLASSIC), waveforms(rng, 5, 16_000)
-    pooled = native.trunk_infer(x, blocks.weights, blocks.betas, stride=2, n_threads=2)
-    wanted = numpy_infer(x, blocks.weights, blocks.betas, 2).mean(axis=1)
-    np.testing.assert_allclose(pooled, wanted, rtol=1e-4, atol=1e-5)
-
-
 def test_same_bits_at_any_number_of_threads(build):
     rng = np.random.default_rng(0)
     blocks, x = random_blocks(rng, **CLASSIC), waveforms(rng, 21, 3_001)
@@ -208,10 +173,9 @@ def changed(blocks, **parts):
         (lambda x, b: (x[:, :0], b), "batch and length"),
         (lambda x, b: (x, changed(b, weights=[], strides=())), "at least one block"),
         (lambda x, b: (x, changed(b, weights=b.weights[1:])), "one number a layer"),
-        (lambda x, b: (x, changed(b, weights=[b.weights[1], *b.weights[1:]])), r"weights\[0\]"),
-        (lambda x, b: (x, changed(b, gammas=b.gammas[1:])), "gammas must have"),
-        (lambda x, b: (x, changed(b, gammas=[b.gammas[0][:4], *b.gammas[1:]])), r"gammas\[0\]"),
-        (lambda x, b: (x, changed(b, betas=[b.betas[0][None], *b.betas[1:]])), r"betas\[0\]"),
+        (lambda x, b: (x, changed(b, weights=[b.weights[1], *b.weights[1:]])), "parameters has"),
+        (lambda x, b: (x, changed(b, gammas=b.gammas[1:])), "parameters has"),
+        (lambda x, b: (x, changed(b, betas=[b.betas[0][:4], *b.betas[1:]])), "parameters has"),
         (lambda x, b: (x, changed(b, strides=(3,) * 10)), "strides must be"),
         (lambda x, b: (x, changed(b, strides=(0,) * 10)), "strides must be"),
     ],
@@ -237,40 +201,6 @@ def test_threads_epsilon_and_gradients_are_checked():
     forward = native.trunk_train_forward(x, blocks, epsilon=1e-3, n_threads=1, scratch=scratch)
     with pytest.raises(ValueError, match="d_pooled has shape"):
         native.trunk_train_backward(forward, d_pooled[:, :9], n_threads=1)
-
-
-def test_inference_checks_its_arrays():
-    rng = np.random.default_rng(0)
-    x, blocks = waveforms(rng, 2, 500), random_blocks(rng, **CLASSIC)
-
-    def infer(x=x, kernels=blocks.weights, biases=blocks.betas, frames=None, stride=2):
-        native.trunk_infer(x, kernels, biases, stride=stride, n_threads=1, frames=frames)
-
-    for wrong, message in [
-        ({"x": x[0]}, "wanted"),
-        ({"kernels": []}, "at least one block"),
-        ({"kernels": blocks.weights[:2]}, "biases must have"),
-        ({"kernels": [w[..., 0] for w in blocks.weights]}, "three axes"),
-        ({"biases": [b[1:] for b in blocks.betas]}, r"biases\[0\]"),
-        ({"frames": np.zeros((2, 2, 10), np.float32)}, "frames has shape"),
-        ({"stride": 5}, "strides must be"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            infer(**wrong)
-    for frames in (np.zeros((2, 1, 10)), np.zeros((2, 1, 20), np.float32)[..., ::2]):
-        with pytest.raises(TypeError):
-            infer(frames=frames)
-
-
-def test_views_and_other_types_are_copied():
-    rng = np.random.default_rng(0)
-    x, blocks = waveforms(rng, 2, 1_000), random_blocks(rng, **CLASSIC)
-    wide = np.asfortranarray(np.repeat(x, 2, axis=1)).astype(np.float64)
-    pooled = [
-        native.trunk_infer(a, blocks.weights, blocks.betas, stride=2, n_threads=1)
-        for a in (x, wide[:, ::2])
-    ]
-    assert pooled[0].tobytes() == pooled[1].tobytes()
 
 
 class Trunk(torch.nn.Module):

@@ -1,5 +1,6 @@
 """The loop on synthetic tones: it learns, is exact on resume, and stops when it must."""
 
+import math
 import os
 import signal
 from pathlib import Path
@@ -324,5 +325,9 @@ def test_with_everything_off_only_normalisation_is_left():
     segments, same_targets = augment(
         batch(), targets, config=CONFIG, settings=settings, rng=np.random.default_rng(0)
     )
-    np.testing.assert_allclose(segments, normalise(batch().numpy()), atol=1e-4)
+    rms = segments.square().mean(dim=1, keepdim=True).sqrt()
+    np.testing.assert_allclose(segments / rms, normalise(batch().numpy()), atol=1e-4)
+    decibels = 20 * np.log10(rms.numpy())  # uniform within 6 dB of RMS 1
+    assert np.abs(decibels).max() <= 6.01
+    assert decibels.std() == pytest.approx(12 / math.sqrt(12), rel=0.2)
     assert torch.equal(targets, same_targets)

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stapes.config import ModelConfig, TrainingConfig
-from stapes.segments import LEVEL_STEP_DB, SILENCE_RMS
+from stapes.levels import LEVEL_STEP_DB
+from stapes.segments import SILENCE_RMS
 
 N_CONTROL_POINTS = 8
 """Points of the random frequency response, evenly spaced in log frequency."""
@@ -182,8 +183,8 @@ def response_weights(n_bins: int) -> Tensor:
 def responses(points_db: NDArray[np.float64], weights: Tensor) -> Tensor:
     """Amplitude responses from control points in dB: [B, P] -> [B, n_bins]."""
     points = torch.from_numpy(points_db.astype(np.float32)).to(weights.device)
-    found: Tensor = torch.exp2_(points @ weights)
-    return found
+    amplitudes: Tensor = torch.exp2_(points @ weights)
+    return amplitudes
 
 
 def _amplitude(level_db: NDArray[np.float64]) -> NDArray[np.float64]:

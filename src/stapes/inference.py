@@ -22,8 +22,9 @@ from stapes.segments import Waveform, pad, passes_gate, segment_starts
 Vote = Literal["mean", "majority"]
 VOTES = get_args(Vote)
 
-BLOCK_SECONDS = 64.0
-"""Recordings are read, and go through the network, in pieces of this length."""
+BLOCK_SECONDS = 65.536
+"""Recordings go through the network in pieces of this length: what segments at the border of two
+have in common is computed twice."""
 
 NONE = "none-of-these"
 """The flag of a recording that is likely of no class."""
@@ -61,9 +62,13 @@ class SegmentOutputs:
     @classmethod
     def join(cls, parts: "Sequence[SegmentOutputs]") -> Self:
         """Of one recording, from consecutive parts of it."""
-        fields = ("starts", "logits", "none", "peaks")
-        joined = [np.concatenate([getattr(part, name) for part in parts]) for name in fields]
-        return cls(*joined, parts[-1].n_samples)
+        return cls(
+            np.concatenate([part.starts for part in parts]),
+            np.concatenate([part.logits for part in parts]),
+            np.concatenate([part.none for part in parts]),
+            np.concatenate([part.peaks for part in parts]),
+            parts[-1].n_samples,
+        )
 
     def vote(self, method: Vote = "mean", *, gate: float) -> NDArray[np.float32]:
         """Probabilities of the whole recording from its segments that pass the gate: [n_classes].

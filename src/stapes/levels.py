@@ -144,7 +144,5 @@ def stretches(
         n_before += n
     places = np.empty(len(starts), np.int64)
     places[order] = np.concatenate(picked)
-    found = Stretches(
-        starts[firsts], np.array(counts), given.offsets[of_run], given.scales[of_run]
-    )
+    found = Stretches(starts[firsts], np.array(counts), given.offsets[of_run], given.scales[of_run])
     return found, places

@@ -156,8 +156,7 @@ def _unbiased(blocks: native.Blocks, batch: int, length: int) -> NDArray[np.floa
         length = -(-length // stride)
         numbers.append(batch * length)
     n = np.repeat(np.array(numbers, np.float32), blocks.channels)
-    factors: NDArray[np.float32] = n / np.maximum(n - 1, np.float32(1))
-    return factors
+    return (n / np.maximum(n - 1, 1)).astype(np.float32)
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:

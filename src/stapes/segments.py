@@ -8,9 +8,6 @@ Waveform = NDArray[np.float32]
 SILENCE_RMS = 1e-5
 """Below this RMS (-100 dB of full scale) a segment is silence and is not amplified."""
 
-LEVEL_STEP_DB = 12.0
-"""Segments are brought to a level within half of this of RMS 1, in dB."""
-
 
 def normalise(waveforms: Waveform) -> Waveform:
     """Bring every waveform to mean 0 and RMS 1 by its own statistics, never by its label.

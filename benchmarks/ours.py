@@ -1,0 +1,72 @@
+"""What stapes does, as calls to time: a training step, whole segments, a long recording."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import pairwise
+
+import numpy as np
+
+import sounds
+from stapes import training
+from stapes.batches import Batch, Examples, batches
+from stapes.config import ModelConfig, TrainingConfig
+from stapes.engine import FoldedNetwork
+from stapes.inference import SegmentOutputs, segment_outputs
+from stapes.segments import Waveform
+from timing import Call
+
+CLASSES = ("bark", "meow")
+N_CLIPS = 24
+BLOCK_SECONDS = 10.0
+"""Recordings come in pieces of this length, as from a file."""
+
+
+@contextmanager
+def training_steps(config: ModelConfig, settings: TrainingConfig) -> Iterator[tuple[Call, Call]]:
+    """Two calls: a step with all that belongs to it, and one that finds its batch ready.
+
+    All is: segments drawn, sounds of none of the classes made up, every segment varied, the
+    step, and the averaged weights.
+    """
+    clips = sounds.calls(N_CLIPS)
+    names = [str(i) for i in range(N_CLIPS)]
+    known = Examples(names, [waveform for _, waveform in clips], [target for target, _ in clips])
+    coming = batches(config, settings, known, Examples([], [], []), first_step=0)
+    whole, alone = (training._begin(config, settings) for _ in range(2))
+
+    def step(state: training.State, batch: Batch) -> None:
+        state.optimizer.param_groups[0]["lr"] = training.learning_rate(state.step, settings)
+        training._take_step(state, batch, names=names)
+        training._follow(state, decay=settings.averaging)
+        state.step += 1
+
+    with closing(coming):
+        ready = next(coming)
+        yield lambda: step(whole, next(coming)), lambda: step(alone, ready)
+
+
+def settings(*, batch_size: int) -> TrainingConfig:
+    """The defaults but for the batch, and epochs enough for any benchmark."""
+    return TrainingConfig(batch_size=batch_size, epochs=100_000)
+
+
+def random_network(config: ModelConfig) -> FoldedNetwork:
+    """A network with weights drawn so that its activations neither vanish nor grow."""
+    rng = np.random.default_rng(3)
+    sizes = [1] + [config.n_filters] * config.n_layers
+    kernels, biases = [], []
+    for n_in, n_out in pairwise(sizes):
+        shape = (config.kernel_size, n_in, n_out)
+        scale = np.float32(np.sqrt(2 / (config.kernel_size * n_in)))
+        kernels.append(rng.standard_normal(shape, np.float32) * scale)
+        biases.append(rng.standard_normal(n_out, np.float32) * np.float32(0.1))
+    head = rng.standard_normal((config.n_outputs, config.n_filters), np.float32)
+    bias = np.zeros(config.n_outputs, np.float32)
+    return FoldedNetwork(config, tuple(kernels), tuple(biases), head, bias)
+
+
+def timeline(network: FoldedNetwork, waveform: Waveform, *, hop_length: int) -> SegmentOutputs:
+    """What the network says of every segment of a recording that comes in blocks."""
+    length = round(BLOCK_SECONDS * network.config.sample_rate)
+    blocks = (waveform[start : start + length] for start in range(0, len(waveform), length))
+    return segment_outputs(network, blocks, hop_length=hop_length)

@@ -1,0 +1,114 @@
+"""Gains in steps: a segment's own, shared by neighbours, grouped into stretches."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stapes.config import ModelConfig
+from stapes.engine import FoldedNetwork
+from stapes.levels import LEVEL_STEP_DB, Levels, levels, stretches
+from stapes.segments import segment_starts
+
+
+def uneven(seconds: float, *, seed: int = 0) -> np.ndarray:
+    """Noise whose level changes by up to 40 dB every half second, with an offset."""
+    rng = np.random.default_rng(seed)
+    n = int(seconds * 16_000)
+    gains = np.repeat(10 ** (rng.uniform(-40, 0, n // 8_000 + 1) / 20), 8_000)[:n]
+    return (gains * rng.normal(size=n) + 0.002).astype(np.float32)
+
+
+@pytest.mark.parametrize("length", [1000, 999, 16_000])
+@pytest.mark.parametrize("hop", [64, 100, 333])
+def test_a_level_is_worked_out_by_hand(length, hop):
+    waveform = uneven(2, seed=length)[: length + 20 * hop]
+    starts = segment_starts(len(waveform), segment_length=length, hop_length=hop)
+    found = levels(waveform, starts, segment_length=length)
+    for i, start in enumerate(starts.tolist()):
+        segment = waveform[start : start + length].astype(np.float64)
+        level = 10 ** (12 * round(20 * math.log10(segment.std()) / 12) / 20)
+        offset = level / 8 * round(segment.mean() / (level / 8))
+        assert found.scales[i] == pytest.approx(1 / level)
+        assert found.offsets[i] == pytest.approx(offset)
+        assert found.peaks[i] == np.abs(waveform[start : start + length]).max()
+
+
+def test_what_the_network_hears_is_near_rms_1():
+    waveform = uneven(20)
+    starts = segment_starts(len(waveform), segment_length=16_000, hop_length=1024)
+    given = levels(waveform, starts, segment_length=16_000)
+    heard = given.apply(np.stack([waveform[s : s + 16_000] for s in starts]))
+    rms_db = 20 * np.log10(heard.std(axis=1))
+    assert np.abs(rms_db).max() <= LEVEL_STEP_DB / 2 + 0.01
+    assert np.abs(heard.mean(axis=1)).max() <= 2.1 / 16
+    assert len(np.unique(given.scales)) < 8
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.5, -1.0])
+def test_silence_and_constants_stay_small(constant):
+    given = levels(np.full(2_000, constant, np.float32), np.array([0, 500]), segment_length=1000)
+    heard = given.apply(np.full((2, 1000), constant, np.float32))
+    assert np.abs(heard).max() < 0.2
+
+
+@given(
+    st.lists(st.sampled_from([1.0, 4.0, 16.0]), min_size=1, max_size=60),
+    st.integers(1, 30),
+    st.integers(1, 40),
+)
+def test_every_segment_is_in_a_stretch_of_its_gain(scales, overlapping, most):
+    n, hop = len(scales), 10
+    zeros = np.zeros(n, np.float32)
+    given = Levels(zeros, np.array(scales, np.float32), zeros)
+    starts = 7 + hop * np.arange(n)
+    found, places = stretches(
+        starts, given, hop_length=hop, segment_length=hop * overlapping, most=most
+    )
+    assert found.counts.min() >= 1 and found.counts.max() <= most
+    at = np.concatenate([s + hop * np.arange(c) for s, c in zip(found.starts, found.counts)])  # noqa: B905
+    gains = np.repeat(found.scales, found.counts)
+    np.testing.assert_array_equal(at[places], starts)
+    np.testing.assert_array_equal(gains[places], given.scales)
+    assert len(np.unique(places)) == n
+    assert at.max() <= starts[-1]
+
+
+def test_one_gain_makes_as_few_stretches_as_may_be():
+    zeros = np.zeros(100, np.float32)
+    given = Levels(zeros, zeros + 1, zeros)
+    starts = 10 * np.arange(100)
+    found, _ = stretches(starts, given, hop_length=10, segment_length=160, most=40)
+    assert found.counts.tolist() == [34, 34, 32]
+
+
+def network(seed: int = 0) -> FoldedNetwork:
+    """The classic network with weights that keep the level, and a unit for "none"."""
+    rng = np.random.default_rng(seed)
+    config = ModelConfig(("cat", "dog"))
+    sizes = [1] + [10] * 10
+    kernels = [
+        rng.normal(0, math.sqrt(2 / (3 * i)), (3, i, 10)).astype(np.float32) for i in sizes[:-1]
+    ]
+    biases = [rng.normal(0, 0.1, 10).astype(np.float32) for _ in kernels]
+    head, none = rng.normal(0, 0.3, (2, 1, 10)).astype(np.float32)
+    one = np.zeros(1, np.float32)
+    return FoldedNetwork(config, tuple(kernels), tuple(biases), head, one, none, one)
+
+
+@pytest.mark.parametrize("hop", [1024, 2048, 4096, 15_360, 4_000, 16_000])
+def test_the_timeline_equals_cutting_every_segment_out(hop):
+    waveform, listening = uneven(12), network()
+    starts = segment_starts(len(waveform), segment_length=16_000, hop_length=hop)
+    logits, none, peaks = listening.listen(waveform, starts, hop_length=hop)
+    for i, start in enumerate(starts.tolist()):
+        segment = waveform[start : start + 16_000]
+        alone = listening.listen(segment, np.zeros(1, np.int64), hop_length=16_000)
+        *_, last = listening.blocks(listening.prepare(segment[None]))  # in plain NumPy
+        by_numpy = last.mean(axis=1) @ listening.head_weight.T + listening.head_bias
+        np.testing.assert_allclose(logits[i], alone[0][0], atol=1e-5)
+        np.testing.assert_allclose(logits[i], by_numpy[0], atol=1e-4)
+        np.testing.assert_allclose(none[i], alone[1][0], atol=1e-5)
+        assert peaks[i] == np.abs(segment).max()
