@@ -158,8 +158,8 @@ class Noises:
         """Random pieces of random noises, of RMS about 1: [n, length]."""
         rows = rng.integers(self._n_noises, size=n)
         starts = 2 * self._length * rows + rng.integers(self._length + 1, size=n)
-        pieces = self._flat.unfold(0, self._length, 1)
-        return pieces.index_select(0, torch.from_numpy(starts).to(self._flat.device))
+        all_pieces: Tensor = self._flat.unfold(0, self._length, 1)
+        return all_pieces.index_select(0, torch.from_numpy(starts).to(self._flat.device))
 
 
 def noise_colours(n: int, rng: np.random.Generator) -> NDArray[np.float64]:

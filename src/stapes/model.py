@@ -45,8 +45,8 @@ class Network(nn.Module):
         initial = _initial(config, with_none=with_none)
         self._shapes = {name: tensor.shape for name, tensor in initial.items()}
         self.flat = nn.Parameter(torch.cat([tensor.flatten() for tensor in initial.values()]))
-        sums = torch.zeros(n * channels), torch.ones(n * channels)
-        self.register_buffer("statistics", torch.stack(sums))
+        biases = torch.cat([initial[f"convs.{i}.bias"] for i in range(n)])
+        self.register_buffer("statistics", torch.stack([-biases, torch.ones_like(biases)]))
 
     def forward(self, segments: Tensor) -> Tensor:
         """Logits of normalised segments, that of "none" last: [B, T] -> [B, n_outputs (+ 1)]."""

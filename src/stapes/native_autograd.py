@@ -131,7 +131,7 @@ class _Training(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_logits: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_logits: Tensor, d_statistics: Tensor) -> tuple[Tensor | None, ...]:
         d, run = _array(d_logits), ctx.run
         n_parameters = run.blocks.n_parameters + sum(run.blocks.channels)
         gradient = np.zeros(n_parameters + ctx.weight.size + d.shape[1], np.float32)

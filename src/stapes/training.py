@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from stapes import __version__, checkpoint
-from stapes.batches import Examples, batches
+from stapes.batches import Batch, Examples, batches
 from stapes.checkpoint import Tensors
 from stapes.config import ModelConfig, TrainingConfig, as_dict
 from stapes.engine import FoldedNetwork, probabilities
@@ -93,18 +93,7 @@ def fit(
     began = time.monotonic() - state.seconds
     with Interruption() as interruption, closing(coming), _told_of_memory(settings):
         for batch in coming:
-            loss, right = state.stepper(
-                batch,
-                number=state.step + 1,
-                learning_rate=learning_rate(state.step, settings),
-                pace=averaging_pace(state.step, settings),
-            )
-            state.step += 1
-            if not math.isfinite(loss):
-                clips = ", ".join(sorted({names[i] for i in batch.clips}))
-                raise TrainingError(f"the loss is {loss} at step {state.step}; its clips: {clips}")
-            state.loss_sum += loss
-            state.n_correct += right
+            _take_step(state, settings, batch, names=names)
             state.seconds = time.monotonic() - began
             epoch_ends = state.step % settings.steps_per_epoch == 0
             if epoch_ends:
@@ -166,6 +155,24 @@ def _begin(config: ModelConfig, settings: TrainingConfig) -> State:
     torch.manual_seed(settings.seed)
     network = Network(config, with_none=settings.n_negatives > 0).to(settings.device)
     return State(Stepper(network, weight_decay=settings.weight_decay))
+
+
+def _take_step(
+    state: State, settings: TrainingConfig, batch: Batch, *, names: Sequence[str]
+) -> None:
+    """One gradient step; a loss that is not finite is an error that names the clips."""
+    loss, right = state.stepper(
+        batch,
+        number=state.step + 1,
+        learning_rate=learning_rate(state.step, settings),
+        pace=averaging_pace(state.step, settings),
+    )
+    state.step += 1
+    if not math.isfinite(loss):
+        clips = ", ".join(sorted({names[i] for i in batch.clips}))
+        raise TrainingError(f"the loss is {loss} at step {state.step}; its clips: {clips}")
+    state.loss_sum += loss
+    state.n_correct += right
 
 
 def _end_epoch(state: State, settings: TrainingConfig, validation: Examples | None) -> None:
