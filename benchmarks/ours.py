@@ -33,10 +33,7 @@ def training_steps(config: ModelConfig, settings: TrainingConfig) -> Iterator[tu
     whole, alone = (training._begin(config, settings) for _ in range(2))
 
     def step(state: training.State, batch: Batch) -> None:
-        state.optimizer.param_groups[0]["lr"] = training.learning_rate(state.step, settings)
-        training._take_step(state, batch, names=names)
-        training._follow(state, decay=settings.averaging)
-        state.step += 1
+        training._take_step(state, settings, batch, names=names)
 
     with closing(coming):
         ready = next(coming)

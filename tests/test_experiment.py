@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from conftest import QUICK
-from stapes import checkpoint, crossvalidation, reporting, training
+from stapes import checkpoint, crossvalidation, reporting, stepping, training
 from stapes.assessment import evaluate
 from stapes.crossvalidation import crossval
 from stapes.dataset import load_dataset
@@ -212,12 +212,12 @@ def test_resume_with_other_settings_is_refused_by_name(tones_folder, tmp_path, n
 
 
 def poisoned(monkeypatch, *, step: int) -> None:
-    original, calls = training._log_probabilities, iter(range(1, 10_000))
+    original, calls = stepping.log_probabilities, iter(range(1, 10_000))
 
     def log_probabilities(*logits):
         return original(*logits) * (float("nan") if next(calls) == step else 1.0)
 
-    monkeypatch.setattr(training, "_log_probabilities", log_probabilities)
+    monkeypatch.setattr(stepping, "log_probabilities", log_probabilities)
 
 
 def test_a_loss_that_is_not_finite_keeps_the_best_model_and_names_the_clips(

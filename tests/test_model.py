@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stapes.config import ModelConfig, same_padding
-from stapes.engine import FoldedNetwork, probabilities
+from stapes.engine import NORMALISATION_EPSILON, FoldedNetwork, probabilities
 from stapes.errors import UsageError
 from stapes.model import Network
 from stapes.segments import normalise
@@ -17,9 +17,9 @@ def one_block(length: int) -> Network:
     """One filter (1, 10, 100), no bias; normalisation that changes nothing."""
     network = Network(ModelConfig(("a", "b"), n_layers=1, n_filters=1, segment_length=length))
     with torch.no_grad():
-        network.convs[0].weight[:] = torch.tensor([[[1.0, 10.0, 100.0]]])
-        network.convs[0].bias.zero_()
-        network.norms[0].running_var.fill_(1 - network.norms[0].eps)
+        network.tensors()["convs.0.weight"][:] = torch.tensor([[[1.0, 10.0, 100.0]]])
+        network.tensors()["convs.0.bias"].zero_()
+        network.statistics.copy_(torch.tensor([[0.0], [1 - NORMALISATION_EPSILON]]))
     return network.eval()
 
 
@@ -46,7 +46,8 @@ def test_same_padding_is_tensorflows(length, padding, expected):
     np.testing.assert_allclose(frames[0, :, 0], wanted, rtol=1e-5)
     with torch.no_grad():
         logit = network(torch.from_numpy(values)[None])
-        by_hand = network.head(torch.tensor([[np.mean(wanted)]], dtype=torch.float32))
+    head = state(network)
+    by_hand = np.mean(wanted) * head["head.weight"] + head["head.bias"]
     np.testing.assert_allclose(logit, by_hand, rtol=1e-5)
 
 
@@ -59,7 +60,7 @@ def test_written_out_padding_of_five_and_six():
 
 
 def state(network: Network) -> dict[str, np.ndarray]:
-    return {k: v.numpy() for k, v in network.state_dict().items() if v.is_floating_point()}
+    return {name: tensor.numpy() for name, tensor in network.tensors().items()}
 
 
 def test_classic_is_the_notebooks_network():
@@ -99,14 +100,13 @@ def test_an_impulse_reaches_exactly_the_receptive_field():
 
 def random_statistics(network: Network, *, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    for norm in network.norms:
-        for tensor, low, high in [
-            (norm.weight, 0.5, 2),
-            (norm.bias, -1, 1),
-            (norm.running_mean, -1, 1),
-            (norm.running_var, 0.2, 3),
-        ]:
-            tensor.data.uniform_(low, high, generator=generator)
+    means, variances = network.statistics
+    means.uniform_(-1, 1, generator=generator)
+    variances.uniform_(0.2, 3, generator=generator)
+    for name, tensor in network.tensors().items():
+        if name.startswith("norms") and "running" not in name:
+            low, high = (0.5, 2) if name.endswith("weight") else (-1, 1)
+            tensor.uniform_(low, high, generator=generator)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The training kernels against PyTorch in float64, on every build."""
 
 import copy
-import itertools
+import dataclasses
 import pickle
 
 import numpy as np
@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stapes import native
-from stapes.config import same_padding
+from stapes.config import ModelConfig, same_padding
 
 torch = pytest.importorskip("torch")
 if not native.available():
     pytest.skip("the native kernels are not built", allow_module_level=True)
 
-from stapes.native_autograd import pooled_activations  # noqa: E402
+from stapes.model import Network  # noqa: E402
 
 EPSILON = 1e-3
 CLASSIC = {"channels": [10] * 10, "kernels": [3] * 10, "strides": [2] * 10}
@@ -29,13 +29,24 @@ def build(request, monkeypatch):
 
 
 def random_blocks(rng, *, channels, kernels, strides):
-    sizes = list(zip([1, *channels], channels, kernels, strict=False))
-    return native.Blocks(
-        [rng.normal(size=(o, i, k), scale=(i * k) ** -0.5).astype(np.float32) for i, o, k in sizes],
-        [rng.normal(1, 0.3, size=o).astype(np.float32) for _, o, _ in sizes],
-        [rng.normal(0, 0.3, size=o).astype(np.float32) for _, o, _ in sizes],
-        tuple(strides),
-    )
+    """Sizes, and parameters in one flat array."""
+    blocks = native.Blocks(tuple(channels), tuple(kernels), tuple(strides))
+    n, parts = len(channels), []
+    for i, shape in enumerate(blocks.shapes):
+        scale = np.prod(shape[1:]) ** -0.5 if i < n else 0.3
+        parts.append(rng.normal(1 if n <= i < 2 * n else 0, scale, shape).ravel())
+    return blocks, np.concatenate(parts).astype(np.float32)
+
+
+def parts_of(flat, blocks):
+    """Weights, gammas and betas, a list of one array a block each."""
+    ends = np.cumsum([np.prod(shape) for shape in blocks.shapes])
+    parts = [
+        part.reshape(shape)
+        for part, shape in zip(np.split(flat, ends[:-1]), blocks.shapes, strict=True)
+    ]
+    n = len(blocks.channels)
+    return parts[:n], parts[n : 2 * n], parts[2 * n :]
 
 
 def waveforms(rng, batch, length):
@@ -45,11 +56,11 @@ def waveforms(rng, batch, length):
     return (x / (x.std(axis=1, keepdims=True) + 0.1)).astype(np.float32)
 
 
-def torch_double(x, blocks, d_pooled):
+def torch_double(x, blocks, parameters, d_pooled):
     """Pooled values, means, variances and gradients by PyTorch in float64."""
     leaves = [
         [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in part]
-        for part in (blocks.weights, blocks.gammas, blocks.betas)
+        for part in parts_of(parameters, blocks)
     ]
     y, means, variances = torch.tensor(x, dtype=torch.float64)[:, None], [], []
     for w, gamma, beta, stride in zip(*leaves, blocks.strides, strict=True):
@@ -62,15 +73,20 @@ def torch_double(x, blocks, d_pooled):
         y = torch.relu(normal * gamma[:, None] + beta[:, None])
     pooled = y.mean(-1)
     (pooled * torch.tensor(d_pooled)).sum().backward()
-    return pooled.detach(), means, variances, [[t.grad for t in part] for part in leaves]
+    statistics = torch.stack([torch.cat(means), torch.cat(variances)])
+    return pooled.detach(), statistics, [[t.grad for t in part] for part in leaves]
 
 
-def run(x, blocks, d_pooled, *, n_threads=2, scratch=None):
+def run(x, network, d_pooled, *, n_threads=2, scratch=None):
+    """The forward pass, and the gradient of the parameters, flat."""
+    blocks, parameters = network
     scratch = scratch or native.Scratch()
     forward = native.trunk_train_forward(
-        x, blocks, epsilon=EPSILON, n_threads=n_threads, scratch=scratch
+        x, parameters, blocks, epsilon=EPSILON, n_threads=n_threads, scratch=scratch
     )
-    return forward, native.trunk_train_backward(forward, d_pooled, n_threads=n_threads)
+    gradient = np.full_like(parameters, np.nan)
+    native.trunk_train_backward(forward, d_pooled, n_threads=n_threads, out=gradient)
+    return forward, gradient
 
 
 def assert_close(found, wanted, *, tolerance, floor=0.0):
@@ -82,14 +98,16 @@ def assert_close(found, wanted, *, tolerance, floor=0.0):
 
 def compare_with_torch(seed, batch, length, *, tolerance, floor=0.0, **shape):
     rng = np.random.default_rng(seed)
-    blocks, x = random_blocks(rng, **shape), waveforms(rng, batch, length)
+    network, x = random_blocks(rng, **shape), waveforms(rng, batch, length)
     d_pooled = rng.normal(size=(batch, shape["channels"][-1])).astype(np.float32)
-    pooled, means, variances, gradients = torch_double(x, blocks, d_pooled)
-    forward, found = run(x, blocks, d_pooled)
-    pairs = [(forward.pooled, pooled), *zip(forward.means, means, strict=True)]
-    pairs += zip(forward.variances, variances, strict=True)
-    for part, wanted in zip((found.weights, found.gammas, found.betas), gradients, strict=True):
-        pairs += zip(part, wanted, strict=True)
+    pooled, statistics, gradients = torch_double(x, *network, d_pooled)
+    forward, gradient = run(x, network, d_pooled)
+    pairs = [(forward.pooled, pooled)]
+    ends = np.cumsum(shape["channels"])[:-1]
+    for found, wanted in zip(forward.statistics, statistics, strict=True):
+        pairs += zip(np.split(found, ends), np.split(wanted.numpy(), ends), strict=True)
+    for found, wanted in zip(parts_of(gradient, network[0]), gradients, strict=True):
+        pairs += zip(found, wanted, strict=True)
     for a, b in pairs:
         assert_close(a, b, tolerance=tolerance, floor=floor)
 
@@ -133,145 +151,136 @@ def test_gradients_of_random_shapes(shape, batch, length, seed):
 
 def test_same_bits_at_any_number_of_threads(build):
     rng = np.random.default_rng(0)
-    blocks, x = random_blocks(rng, **CLASSIC), waveforms(rng, 21, 3_001)
+    network, x = random_blocks(rng, **CLASSIC), waveforms(rng, 21, 3_001)
     d_pooled = rng.normal(size=(21, 10)).astype(np.float32)
-    first, d_first = run(x, blocks, d_pooled, n_threads=1)
+    first, d_first = run(x, network, d_pooled, n_threads=1)
     scratch = native.Scratch()
     for n_threads in (2, 3, 7, 40):  # the scratch memory of one is the next one's
-        again, d_again = run(x, blocks, d_pooled, n_threads=n_threads, scratch=scratch)
+        again, d_again = run(x, network, d_pooled, n_threads=n_threads, scratch=scratch)
         assert first.pooled.tobytes() == again.pooled.tobytes()
-        for a, b in zip(d_first.weights, d_again.weights, strict=True):
-            assert a.tobytes() == b.tobytes()
+        assert d_first.tobytes() == d_again.tobytes()
 
 
 def test_a_broken_batch_is_seen_and_leaves_no_trace(build):
     rng = np.random.default_rng(0)
-    blocks, x = random_blocks(rng, **CLASSIC), waveforms(rng, 2, 2_000)
+    network, x = random_blocks(rng, **CLASSIC), waveforms(rng, 2, 2_000)
     d_pooled, scratch = np.ones((2, 10), np.float32), native.Scratch()
-    wanted, d_wanted = run(x, blocks, d_pooled)
+    wanted, d_wanted = run(x, network, d_pooled)
     broken = x.copy()
     broken[1, 1_000] = np.nan
-    forward, gradients = run(broken, blocks, d_pooled, scratch=scratch)
+    forward, gradient = run(broken, network, d_pooled, scratch=scratch)
     assert np.isnan(forward.pooled).all()
-    assert np.isnan(gradients.weights[3]).all()
-    after, d_after = run(x, blocks, d_pooled, scratch=scratch)
+    assert np.isnan(parts_of(gradient, network[0])[0][3]).all()
+    after, d_after = run(x, network, d_pooled, scratch=scratch)
     assert after.pooled.tobytes() == wanted.pooled.tobytes()
-    for a, b in zip(d_after.weights, d_wanted.weights, strict=True):
-        assert a.tobytes() == b.tobytes()
+    assert d_after.tobytes() == d_wanted.tobytes()
 
 
-def changed(blocks, **parts):
-    fields = ("weights", "gammas", "betas", "strides")
-    return native.Blocks(**({f: getattr(blocks, f) for f in fields} | parts))
+def changed(network, **parts):
+    return dataclasses.replace(network[0], **parts), network[1]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x, b: (x[0], b), "x has shape"),
-        (lambda x, b: (x[:0], b), "batch and length"),
-        (lambda x, b: (x[:, :0], b), "batch and length"),
-        (lambda x, b: (x, changed(b, weights=[], strides=())), "at least one block"),
-        (lambda x, b: (x, changed(b, weights=b.weights[1:])), "one number a layer"),
-        (lambda x, b: (x, changed(b, weights=[b.weights[1], *b.weights[1:]])), "parameters has"),
-        (lambda x, b: (x, changed(b, gammas=b.gammas[1:])), "parameters has"),
-        (lambda x, b: (x, changed(b, betas=[b.betas[0][:4], *b.betas[1:]])), "parameters has"),
-        (lambda x, b: (x, changed(b, strides=(3,) * 10)), "strides must be"),
-        (lambda x, b: (x, changed(b, strides=(0,) * 10)), "strides must be"),
+        (lambda x, n: (x[0], n), "x has shape"),
+        (lambda x, n: (x[:0], n), "batch and length"),
+        (lambda x, n: (x[:, :0], n), "batch and length"),
+        (lambda x, n: (x, changed(n, channels=(), strides=())), "at least one block"),
+        (lambda x, n: (x, changed(n, channels=(10,) * 9)), "one number a layer"),
+        (lambda x, n: (x, changed(n, channels=(9,) * 10)), "parameters has"),
+        (lambda x, n: (x, (n[0], n[1][1:])), "parameters has"),
+        (lambda x, n: (x, (n[0], n[1][None])), "parameters has"),
+        (lambda x, n: (x, changed(n, strides=(3,) * 10)), "strides must be"),
+        (lambda x, n: (x, changed(n, strides=(0,) * 10)), "strides must be"),
     ],
 )
 def test_shapes_are_checked(change, message):
     rng = np.random.default_rng(0)
-    x, blocks = change(waveforms(rng, 2, 500), random_blocks(rng, **CLASSIC))
+    x, network = change(waveforms(rng, 2, 500), random_blocks(rng, **CLASSIC))
     with pytest.raises(ValueError, match=message):
-        run(x, blocks, np.ones((2, 10), np.float32))
+        run(x, network, np.ones((2, 10), np.float32))
 
 
 def test_threads_epsilon_and_gradients_are_checked():
     rng = np.random.default_rng(0)
-    x, blocks = waveforms(rng, 2, 500), random_blocks(rng, **CLASSIC)
+    x, (blocks, parameters) = waveforms(rng, 2, 500), random_blocks(rng, **CLASSIC)
     d_pooled, scratch = np.ones((2, 10), np.float32), native.Scratch()
+    out, good = np.empty_like(parameters), {"n_threads": 1, "epsilon": EPSILON, "scratch": scratch}
     for wrong in ({"n_threads": 0}, {"n_threads": 1_000}, {"epsilon": -1.0}, {"epsilon": np.nan}):
-        arguments = {"n_threads": 1, "epsilon": EPSILON} | wrong
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            native.trunk_train_forward(x, blocks, scratch=scratch, **arguments)
-    forward, _ = run(x, blocks, d_pooled)
+            native.trunk_train_forward(x, parameters, blocks, **good | wrong)
+    forward, _ = run(x, (blocks, parameters), d_pooled)
     with pytest.raises(ValueError, match="had its backward pass"):
-        native.trunk_train_backward(forward, d_pooled, n_threads=1)
-    forward = native.trunk_train_forward(x, blocks, epsilon=1e-3, n_threads=1, scratch=scratch)
-    with pytest.raises(ValueError, match="d_pooled has shape"):
-        native.trunk_train_backward(forward, d_pooled[:, :9], n_threads=1)
+        native.trunk_train_backward(forward, d_pooled, n_threads=1, out=out)
+    forward = native.trunk_train_forward(x, parameters, blocks, **good)
+    for d, gradient, message in [
+        (d_pooled[:, :9], out, "d_pooled has shape"),
+        (d_pooled, out[1:], "gradients has shape"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            native.trunk_train_backward(forward, d, n_threads=1, out=gradient)
 
 
-class Trunk(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        sizes = [1, 6, 6, 6]
-        self.convs = torch.nn.ModuleList(
-            torch.nn.Conv1d(i, o, 3, 2) for i, o in itertools.pairwise(sizes)
-        )
-        self.norms = torch.nn.ModuleList(torch.nn.BatchNorm1d(6, eps=EPSILON) for _ in range(3))
-        self.scratch = native.Scratch()
-
-    def forward(self, x):
-        return pooled_activations(
-            x, self.convs, self.norms, training=self.training, scratch=self.scratch
-        )
+def network(**sizes) -> Network:
+    torch.manual_seed(0)
+    small = {"n_layers": 3, "n_filters": 6, "segment_length": 501}
+    return Network(ModelConfig(("a", "b", "c"), **small | sizes), with_none=True)
 
 
-def test_module_agrees_with_batch_norm():
-    module, x = Trunk(), torch.randn(4, 501)
-    double = copy.deepcopy(module).double()  # PyTorch's path: the kernels are single precision
+def test_the_network_agrees_with_itself_in_double_precision():
+    single, x = network(), torch.randn(4, 501)
+    double = copy.deepcopy(single).double()  # PyTorch's path: the kernels are single precision
     for _ in range(2):
-        module(x).square().sum().backward()
+        single(x).square().sum().backward()
         double(x.double()).square().sum().backward()
-    for (name, a), b in zip(module.named_parameters(), double.parameters(), strict=True):
-        if name.startswith("convs") and name.endswith("bias"):
-            assert (a.grad == 0).all()
-        assert_close(a.grad, b.grad, tolerance=1e-4, floor=1e-6)
-    for a, b in zip(module.buffers(), double.buffers(), strict=True):
-        assert_close(a, b, tolerance=1e-5)
-    module.eval(), double.eval()
-    with torch.no_grad():
-        assert_close(module(x), double(x.double()), tolerance=1e-5)
-    assert_close(module(x).detach(), double(x.double()).detach(), tolerance=1e-5)
+    assert_close(single.flat.grad, double.flat.grad, tolerance=1e-5)
+    assert_close(single.statistics, double.statistics, tolerance=1e-5)
+    named = zip(single.tensors().items(), single.flat.grad.split(sizes_of(single)), strict=False)
+    biases = [grad for (name, _), grad in named if name.startswith("convs") and "bias" in name]
+    assert len(biases) == 3 and not any(grad.any() for grad in biases)
+    single.eval(), double.eval()
+    assert_close(single(x).detach(), double(x.double()).detach(), tolerance=1e-5)
 
 
-def test_module_gives_pytorch_what_the_kernels_cannot_do():
-    module, x = Trunk(), torch.randn(2, 300, requires_grad=True)
-    module(x).sum().backward()
+def sizes_of(net: Network) -> list[int]:
+    return [t.numel() for name, t in net.tensors().items() if "running" not in name]
+
+
+@pytest.mark.parametrize("sizes", [{}, {"stride": 3}])
+def test_pytorch_does_what_the_kernels_cannot(sizes):
+    x = torch.randn(2, 501, requires_grad=True)
+    network(**sizes)(x).sum().backward()
     assert x.grad is not None
 
 
 def test_two_passes_before_their_backward_passes():
-    module, x, z = Trunk(), torch.randn(3, 400), torch.randn(3, 400)
-    (module(x).square().sum() + 2 * module(z).square().sum()).backward()
-    together = [p.grad.clone() for p in module.parameters()]
-    module.zero_grad()
-    module(x).square().sum().backward()
-    (2 * module(z).square().sum()).backward()
-    for a, b in zip(together, module.parameters(), strict=True):
-        assert_close(a, b.grad, tolerance=1e-6)
+    net, x, z = network(), torch.randn(3, 501), torch.randn(3, 501)
+    (net(x).square().sum() + 2 * net(z).square().sum()).backward()
+    together = net.flat.grad.clone()
+    net.zero_grad()
+    net(x).square().sum().backward()
+    (2 * net(z).square().sum()).backward()
+    assert_close(together, net.flat.grad, tolerance=1e-6)
 
 
 def test_scratch_is_reused_and_never_copied():
-    module, x = Trunk(), torch.randn(3, 400)
+    net, x = network(), torch.randn(3, 400)
     for _ in range(3):
-        module(x).sum().backward()
-    assert len(module.scratch.spare) == 1
-    assert copy.deepcopy(module).scratch.spare == []
-    assert pickle.loads(pickle.dumps(module.scratch)).spare == []
+        net(x).sum().backward()
+    assert len(net.scratch.spare) == 1
+    assert copy.deepcopy(net).scratch.spare == []
+    assert pickle.loads(pickle.dumps(net.scratch)).spare == []
     for length in range(300, 310):
-        module(x[:, :length]).sum().backward()
-    assert len(module.scratch.spare) == native.SPARE_SCRATCH
+        net(x[:, :length]).sum().backward()
+    assert len(net.scratch.spare) == native.SPARE_SCRATCH
 
 
 def test_missing_kernels_are_told(monkeypatch):
-    module, x = Trunk(), torch.randn(3, 400)
-    wanted = module(x)
+    net, x = network(), torch.randn(3, 400)
+    wanted = net(x)
     monkeypatch.setattr(native, "_native", None)
     assert (native.available(), native.kernels()) == (False, "none")
     with pytest.warns(RuntimeWarning, match="PyTorch takes over"):
-        found = module(x)
+        found = net(x)
     assert_close(found.detach(), wanted.detach(), tolerance=1e-5)

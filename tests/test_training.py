@@ -1,6 +1,5 @@
 """The loop on synthetic tones: it learns, is exact on resume, and stops when it must."""
 
-import math
 import os
 import signal
 from pathlib import Path
@@ -9,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from stapes.augment import augment, colour, mix
-from stapes.augment import normalise as torch_normalise
+from stapes import stepping, training
 from stapes.batches import Examples
 from stapes.config import ModelConfig, TrainingConfig
 from stapes.engine import FoldedNetwork, probabilities
@@ -155,15 +153,13 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_epoch(tmp_path: Path
         CONFIG, TrainingConfig(**{**vars_of(QUICK), "epochs": 3}), training=tones(), validation=None
     )
     assert good.best_epoch == 3
-    from stapes import training
-
-    original = training._log_probabilities
+    original = stepping.log_probabilities
     calls = iter(range(1, 1000))
 
     def poisoned(*given):
         return original(*given) * (float("nan") if next(calls) == 12 else 1.0)
 
-    monkeypatch.setattr(training, "_log_probabilities", poisoned)
+    monkeypatch.setattr(stepping, "log_probabilities", poisoned)
     with pytest.raises(TrainingError, match=r"nan at step 12.*clip \d"):
         fit(CONFIG, QUICK, training=tones(), validation=None, state_path=path)
     best, epoch = training.best_of(path)
@@ -279,55 +275,3 @@ def test_cuda_learns_too():
         validation=tones(seed=1),
     )
     assert np.isfinite(state.history[-1]["loss"])
-
-
-# Augmentation.
-
-
-def batch(seed: int = 0) -> torch.Tensor:
-    rng = np.random.default_rng(seed)
-    return torch.from_numpy(rng.normal(size=(64, 4096)).astype(np.float32))
-
-
-def test_tensors_are_normalised_like_arrays():
-    raw = batch() * 0.01 + 0.5
-    np.testing.assert_allclose(torch_normalise(raw), normalise(raw.numpy()), atol=2e-3)
-
-
-def test_mixing_keeps_the_power_and_mixes_targets_in_proportion():
-    segments = torch_normalise(batch())
-    targets = torch.eye(2)[torch.arange(64) % 2]
-    mixed, soft = mix(segments, targets, alpha=1.0, rng=np.random.default_rng(0))
-    np.testing.assert_allclose(soft.sum(dim=1), 1, rtol=1e-6)
-    assert (soft.min(dim=1).values > 0.05).float().mean() > 0.2
-    power = mixed.square().mean(dim=1)  # of independent noises; partners may be the segment itself
-    assert np.median(power) == pytest.approx(1, rel=0.05)
-
-
-def test_noise_lies_between_its_levels_and_the_equaliser_has_its_spread():
-    quiet = torch.zeros(64, 4096)
-    noise = colour(quiet, equaliser_db=4.0, noise_db=(-20.0, -10.0), rng=np.random.default_rng(0))
-    levels = 10 * np.log10(noise.square().mean(dim=1).numpy())
-    assert levels.min() > -20.5
-    assert levels.max() < -9.5
-    impulse = torch.zeros(64, 4096)
-    impulse[:, 0] = 1
-    coloured = colour(
-        impulse, equaliser_db=4.0, noise_db=(-200, -199), rng=np.random.default_rng(0)
-    )
-    decibels = 20 * np.log10(np.abs(np.fft.rfft(coloured)))[:, [-1]]
-    assert np.std(decibels) == pytest.approx(4, rel=0.3)
-
-
-def test_with_everything_off_only_normalisation_is_left():
-    settings = TrainingConfig(mixing=0, equaliser_db=0)
-    targets = torch.eye(2)[torch.arange(64) % 2]
-    segments, same_targets = augment(
-        batch(), targets, config=CONFIG, settings=settings, rng=np.random.default_rng(0)
-    )
-    rms = segments.square().mean(dim=1, keepdim=True).sqrt()
-    np.testing.assert_allclose(segments / rms, normalise(batch().numpy()), atol=1e-4)
-    decibels = 20 * np.log10(rms.numpy())  # uniform within 6 dB of RMS 1
-    assert np.abs(decibels).max() <= 6.01
-    assert decibels.std() == pytest.approx(12 / math.sqrt(12), rel=0.2)
-    assert torch.equal(targets, same_targets)

@@ -20,6 +20,12 @@ from stapes.config import ModelConfig, TrainingConfig
 from stapes.generator import SegmentGenerator
 from stapes.segments import Waveform, normalise
 
+N_MODELS, MODEL_SAMPLES = (8, 256), 2**22
+"""Fewest and most made-up sounds in stock, and samples in all if that many are not too few."""
+
+KEPT_BYTES = 32_000_000
+"""Size of the memory that is freed at the start, so that later ones are kept: below 32 MiB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Examples:
@@ -60,6 +66,40 @@ class Batch:
     clips: NDArray[np.int64]
 
 
+class MadeUp:
+    """Sounds of none of the classes: a carrier under an envelope, both of a stock made once."""
+
+    def __init__(
+        self, models: Waveform, *, sample_rate: int, device: str, rng: np.random.Generator
+    ) -> None:
+        """Make the stock.
+
+        Args:
+            models: raw segments of the classes [M, T]: as many carriers and envelopes are made.
+            sample_rate: Hz.
+            device: where the stock is kept.
+            rng: of every random choice.
+        """
+        models = normalise(models)
+        carriers = negatives.carriers(models, sample_rate=sample_rate, rng=rng)
+        envelopes = negatives.envelopes(models, sample_rate=sample_rate, rng=rng)
+        self._carriers = torch.from_numpy(carriers).to(device)
+        # Twice, one after the other, so that a turned envelope is a piece of it.
+        self._envelopes = torch.from_numpy(np.tile(envelopes, 2).ravel()).to(device)
+        self._n_points = envelopes.shape[1]
+
+    def draw(self, rng: np.random.Generator, *, out: Tensor) -> None:
+        """Write to ``out`` [n, T]: any carrier under any envelope, which begins anywhere."""
+        n, n_points, device = len(out), self._n_points, out.device
+        rows, others = rng.integers(len(self._carriers), size=(2, n))
+        places = 2 * n_points * others + rng.integers(n_points, size=n)
+        pieces = self._envelopes.unfold(0, n_points, 1)
+        envelopes = pieces.index_select(0, torch.from_numpy(places).to(device))
+        torch.index_select(self._carriers, 0, torch.from_numpy(rows).to(device), out=out)
+        envelopes = envelopes[..., None].expand(-1, -1, negatives.CONTROL_LENGTH)
+        out *= envelopes.reshape(n, -1)[:, : out.shape[1]]
+
+
 def batches(
     config: ModelConfig,
     settings: TrainingConfig,
@@ -72,35 +112,69 @@ def batches(
 
     What is none of the classes is made up, but for a half that is the user's if there is any.
     """
-    of_classes = _generator(config, settings, known)
-    of_none = _generator(config, settings, foreign) if foreign.names else None
-    n_none = settings.n_negatives
-    n_own = n_none // 2 if of_none is not None else 0
-
-    def make(step: int) -> Batch:
-        rng = np.random.default_rng([settings.seed, step, 1])
-        drawn = of_classes.batch(step, batch_size=settings.batch_size - n_none)
-        parts, clips = [drawn.segments], [drawn.clips]
-        if n_none:
-            models = normalise(drawn.segments[: n_none - n_own])
-            parts.append(negatives.make(models, sample_rate=config.sample_rate, rng=rng))
-        if n_own and of_none is not None:
-            own = of_none.batch(step, batch_size=n_own)
-            parts.append(own.segments)
-            clips.append(own.clips + len(known.names))
-        segments = torch.from_numpy(np.concatenate(parts)).to(settings.device)
-        none = np.full(n_none, len(config.classes))
-        targets = torch.from_numpy(np.concatenate([drawn.targets, none])).to(settings.device)
-        one_hot = F.one_hot(targets, len(config.classes) + (n_none > 0)).float()
-        augmented = augment.augment(segments, one_hot, config=config, settings=settings, rng=rng)
-        return Batch(*augmented, np.concatenate(clips))
-
+    _keep_memory()
+    make = _Maker(config, settings, known, foreign)
+    n_threads = torch.get_num_threads()
     with ThreadPoolExecutor(1) as ahead:
+        # The other threads are the network's. The number is a thread's own, but not everywhere.
+        ahead.submit(torch.set_num_threads, 1).result()
+        torch.set_num_threads(n_threads)
         coming = ahead.submit(make, first_step)
         for step in itertools.count(first_step + 1):
             batch = coming.result()
             coming = ahead.submit(make, step)
             yield batch
+
+
+def _keep_memory() -> None:
+    """Have glibc keep freed memory up to twice this size, for fresh pages are slow.
+
+    It gives back what exceeds a threshold, which follows the largest piece freed so far
+    (mallopt(3), M_MMAP_THRESHOLD), up to 32 MiB.
+    """
+    torch.empty(KEPT_BYTES, dtype=torch.uint8)
+
+
+class _Maker:
+    """Makes batch number n."""
+
+    def __init__(
+        self, config: ModelConfig, settings: TrainingConfig, known: Examples, foreign: Examples
+    ) -> None:
+        self._config, self._settings, self._n_known = config, settings, len(known.names)
+        self._of_classes = _generator(config, settings, known)
+        self._of_none = _generator(config, settings, foreign) if foreign.names else None
+        rng = np.random.default_rng([settings.seed, 0, 2])
+        self._augment = augment.Augmenter(config, settings, rng=rng)
+        fewest, most = N_MODELS
+        n_models = min(max(MODEL_SAMPLES // config.segment_length, fewest), most)
+        if settings.n_negatives:
+            self._made_up = MadeUp(
+                self._of_classes.batch(0, batch_size=n_models).segments,
+                sample_rate=config.sample_rate,
+                device=settings.device,
+                rng=rng,
+            )
+
+    def __call__(self, step: int) -> Batch:
+        settings, n_none = self._settings, self._settings.n_negatives
+        rng = np.random.default_rng([settings.seed, step, 1])
+        n_known, n_own = settings.batch_size - n_none, n_none // 2 if self._of_none else 0
+        segments = torch.empty(
+            settings.batch_size, self._config.segment_length, device=settings.device
+        )
+        known, made_up, own = segments.split_with_sizes([n_known, n_none - n_own, n_own])
+        labels, clips = self._of_classes.draw(step, out=known)
+        if n_none:
+            self._made_up.draw(rng, out=made_up)
+        if self._of_none:
+            _, others = self._of_none.draw(step, out=own)
+            clips = np.append(clips, others + self._n_known)
+        n_classes = len(self._config.classes)
+        targets = torch.from_numpy(np.append(labels, np.full(n_none, n_classes)))
+        one_hot = F.one_hot(targets, n_classes + (n_none > 0)).float().to(settings.device)
+        augmented = self._augment(segments, one_hot, rng=rng)
+        return Batch(*augmented, clips)
 
 
 def _generator(
@@ -113,4 +187,4 @@ def _generator(
         gate=config.gate,
         speed=settings.speed,
         seed=settings.seed,
-    )
+    ).to(settings.device)

@@ -4,13 +4,22 @@ Batch number n is a function of the seed and n alone, so training resumes exactl
 and batches may be made ahead of time.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from stapes.segments import Waveform, gated_intervals
+
+Indices = NDArray[np.int64]
+
+ROWS = 8
+"""Segments that are drawn together: what they need on the way stays in a processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +27,8 @@ class Batch:
     """Raw segments [B, segment_length], the class index and the clip of each [B]."""
 
     segments: Waveform
-    targets: NDArray[np.int64]
-    clips: NDArray[np.int64]
+    targets: Indices
+    clips: Indices
 
 
 class SegmentGenerator:
@@ -35,7 +44,7 @@ class SegmentGenerator:
         speed: float = 0.0,
         seed: int = 0,
     ) -> None:
-        """Find the admissible starts of every clip.
+        """Find the admissible starts of every clip, and lay the clips into one array.
 
         Args:
             waveforms: one [T] a clip.
@@ -45,54 +54,123 @@ class SegmentGenerator:
             speed: segments are played up to this share faster or slower (0: as recorded).
             seed: of every random choice.
         """
-        self._waveforms = list(waveforms)
-        self._intervals = [
-            gated_intervals(w, segment_length=segment_length, gate=gate) for w in self._waveforms
-        ]
-        labels = np.asarray(targets)
-        self._clips_of_class = [np.flatnonzero(labels == c) for c in range(labels.max() + 1)]
+        self._clips_of_class = _Groups.of(targets)
         self._segment_length = segment_length
         self._speed = speed
         self._seed = seed
+        self._sound, firsts = _between_zeros(waveforms, segment_length, speed=speed)
+        intervals = [_starts(w, segment_length=segment_length, gate=gate) for w in waveforms]
+        parts = zip(intervals, firsts, strict=True)
+        self._intervals = np.concatenate([part + first for part, first in parts])  # [M, 2]
+        # Starts are numbered through: where an interval's numbers end, where a clip's begin.
+        self._ends = np.cumsum(self._intervals[:, 1] - self._intervals[:, 0])
+        self._n_starts = np.array([int(np.diff(part).sum()) for part in intervals])
+        self._begins = np.cumsum(self._n_starts) - self._n_starts
+        self._ramp = torch.arange(segment_length, dtype=torch.float32)
+
+    def to(self, device: str) -> Self:
+        """Keep the clips, and draw from them, on another device."""
+        self._sound, self._ramp = self._sound.to(device), self._ramp.to(device)
+        return self
 
     def batch(self, step: int, *, batch_size: int) -> Batch:
         """Batch number ``step``: the same for the same seed, whatever was drawn before."""
+        segments = self._ramp.new_empty(batch_size, self._segment_length)
+        targets, clips = self.draw(step, out=segments)
+        return Batch(segments.cpu().numpy(), targets, clips)
+
+    def draw(self, step: int, *, out: Tensor) -> tuple[Indices, Indices]:
+        """Write the segments of a batch to ``out`` [B, segment_length], where the clips are kept.
+
+        Returns:
+            The class index and the clip of each segment.
+        """
+        batch_size = len(out)
         rng = np.random.default_rng([self._seed, step])
-        targets = rng.integers(len(self._clips_of_class), size=batch_size)
-        segments = np.zeros((batch_size, self._segment_length), np.float32)
-        clips = np.array([rng.choice(self._clips_of_class[target]) for target in targets])
-        for segment, clip in zip(segments, clips, strict=True):
-            self._draw(clip, rng, out=segment)
-        return Batch(segments, targets, clips)
+        targets = rng.integers(self._clips_of_class.n_groups, size=batch_size)
+        clips = self._clips_of_class.member(targets, rng)
+        rates = 1.0 + self._speed * rng.uniform(-1.0, 1.0, batch_size)
+        starts = self._start(clips, rng)
+        # A segment's middle stays in place at any speed, so a loud sample seldom leaves it.
+        firsts = starts + (1 - rates) * (self._segment_length - 1) / 2
+        for row in range(0, batch_size, ROWS):
+            rows = slice(row, row + ROWS)
+            self._interpolate(firsts[rows], rates[rows], out=out[rows])
+        return targets, clips
 
-    def _draw(self, clip: int, rng: np.random.Generator, *, out: Waveform) -> None:
-        """Fill ``out`` [segment_length] from a random admissible start of one clip."""
-        waveform, length = self._waveforms[clip], len(out)
-        rate = 1.0 + self._speed * rng.uniform(-1.0, 1.0)
-        if len(waveform) < length:
-            start = -int(rng.integers(length - len(waveform) + 1))
-        else:
-            start = _uniform_in(self._intervals[clip], rng)
-        # Positions keep the segment's middle in place, so a loud sample seldom leaves it.
-        middle = start + (length - 1) / 2
-        first = middle - rate * (length - 1) / 2
-        _interpolate(waveform, first, rate, out=out)
+    def _start(self, clips: Indices, rng: np.random.Generator) -> Indices:
+        """Uniform over the admissible starts of each clip, as places in the array: [B] -> [B]."""
+        number = self._begins[clips] + rng.integers(self._n_starts[clips])
+        row = np.searchsorted(self._ends, number, side="right")
+        starts: Indices = self._intervals[row, 1] - (self._ends[row] - number)
+        return starts
+
+    def _interpolate(
+        self, firsts: NDArray[np.float64], rates: NDArray[np.float64], *, out: Tensor
+    ) -> None:
+        """out[b, i] = the sound at ``firsts[b] + rates[b] * i``, linearly between samples."""
+        whole = np.floor(firsts)
+        positions = self._ramp * _column(rates.astype(np.float32), out)
+        positions += _column((firsts - whole).astype(np.float32), out)
+        left = positions.int() + _column(whole.astype(np.int64), out)
+        _take(self._sound, left, out=out)
+        out.lerp_(_take(self._sound[1:], left, out=torch.empty_like(out)), positions.frac_())
 
 
-def _uniform_in(intervals: NDArray[np.int64], rng: np.random.Generator) -> int:
-    """A start drawn uniformly from disjoint intervals [M, 2]."""
-    ends = np.cumsum(intervals[:, 1] - intervals[:, 0])
-    offset = rng.integers(ends[-1])
-    row = int(np.searchsorted(ends, offset, side="right"))
-    return int(intervals[row, 1] - (ends[row] - offset))
+def _take(sound: Tensor, places: Tensor, *, out: Tensor) -> Tensor:
+    """The samples at these places: [N], [B, T] -> [B, T]; NumPy is twice as fast as PyTorch."""
+    if sound.is_cuda:
+        return out.copy_(sound[places])
+    np.take(sound.numpy(), places.numpy(), mode="wrap", out=out.numpy())
+    return out
 
 
-def _interpolate(waveform: Waveform, first: float, rate: float, *, out: Waveform) -> None:
-    """out[i] = waveform at ``first + rate * i``, linearly between samples, zero outside."""
-    low = max(0, int(np.ceil(-first / rate)))
-    high = min(len(out), int(np.floor((len(waveform) - 1 - first) / rate)) + 1)
-    positions = first + rate * np.arange(low, high)
-    left = positions.astype(np.int64)
-    fraction = (positions - left).astype(np.float32)
-    right = np.minimum(left + 1, len(waveform) - 1)
-    out[low:high] = waveform[left] * (1 - fraction) + waveform[right] * fraction
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Clips of the same class: members [N] group after group, with first places and sizes."""
+
+    members: Indices
+    firsts: Indices
+    sizes: Indices
+
+    @classmethod
+    def of(cls, targets: Sequence[int]) -> Self:
+        sizes = np.bincount(targets)
+        return cls(np.argsort(targets, kind="stable"), np.cumsum(sizes) - sizes, sizes)
+
+    @property
+    def n_groups(self) -> int:
+        return len(self.sizes)
+
+    def member(self, groups: Indices, rng: np.random.Generator) -> Indices:
+        """A random member of each of these groups: [B] -> [B]."""
+        members: Indices = self.members[self.firsts[groups] + rng.integers(self.sizes[groups])]
+        return members
+
+
+def _between_zeros(
+    waveforms: Sequence[Waveform], segment_length: int, *, speed: float
+) -> tuple[Tensor, list[int]]:
+    """All clips in one array, with zeros wherever a segment may reach, and their places in it."""
+    margin = math.ceil(speed * segment_length / 2) + 2
+    margins = [margin + max(segment_length - len(w), 0) for w in waveforms]
+    sound = torch.zeros(sum(2 * m + len(w) for m, w in zip(margins, waveforms, strict=True)))
+    firsts, end = [], 0
+    for m, waveform in zip(margins, waveforms, strict=True):
+        firsts.append(end + m)
+        end = firsts[-1] + len(waveform)
+        sound[firsts[-1] : end] = torch.from_numpy(np.ascontiguousarray(waveform))
+        end += m
+    return sound, firsts
+
+
+def _starts(waveform: Waveform, *, segment_length: int, gate: float) -> Indices:
+    """Admissible starts as intervals [M, 2]; a short clip lies anywhere inside its segment."""
+    if len(waveform) < segment_length:
+        return np.array([[len(waveform) - segment_length, 1]])
+    return gated_intervals(waveform, segment_length=segment_length, gate=gate)
+
+
+def _column(values: NDArray[np.float32] | Indices, like: Tensor) -> Tensor:
+    """[B] -> [B, 1] on the device of another tensor."""
+    return torch.from_numpy(values[:, None]).to(like.device)

@@ -1,18 +1,34 @@
-"""The network, as it is trained; returns logits."""
+"""The network, as it is trained; returns logits.
 
+All that is learnt lies in one flat array, and all running statistics in another, so that a step
+of the optimiser is one operation and not one for each of forty small tensors.
+"""
+
+import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from stapes.config import ModelConfig
-from stapes.engine import NORMALISATION_EPSILON
-from stapes.native import Scratch
-from stapes.native_autograd import pooled_activations
+from stapes.native import Blocks, Scratch
+from stapes.native_autograd import torch_logits, training_logits
+
+MOMENTUM = 0.1
+"""The share of a batch's statistics in the running ones; PyTorch's default."""
 
 
 class Network(nn.Module):
-    """Blocks of Conv1d -> batch normalisation -> ReLU, mean over time, one linear unit a logit."""
+    """Blocks of Conv1d -> batch normalisation -> ReLU, mean over time, one linear unit a logit.
+
+    Attributes:
+        flat: all parameters [n], one after another as :meth:`tensors` names them.
+        statistics: running mean and variance of every convolution's output before its bias is
+            added [2, n_layers * n_filters].
+    """
+
+    statistics: Tensor
 
     def __init__(self, config: ModelConfig, *, with_none: bool = False) -> None:
         """Draw the initial weights from torch's current random state.
@@ -23,22 +39,59 @@ class Network(nn.Module):
         """
         super().__init__()
         self.config = config
-        sizes = [1] + [config.n_filters] * config.n_layers
-        self.convs = nn.ModuleList(
-            nn.Conv1d(n_in, n_out, config.kernel_size, config.stride)
-            for n_in, n_out in pairwise(sizes)
-        )
-        self.norms = nn.ModuleList(
-            nn.BatchNorm1d(n_out, eps=NORMALISATION_EPSILON) for n_out in sizes[1:]
-        )
+        n, channels = config.n_layers, config.n_filters
+        self.blocks = Blocks((channels,) * n, (config.kernel_size,) * n, (config.stride,) * n)
         self.scratch = Scratch()
-        self.head = nn.Linear(config.n_filters, config.n_outputs)
-        self.none = nn.Linear(config.n_filters, 1) if with_none else None
+        initial = _initial(config, with_none=with_none)
+        self._shapes = {name: tensor.shape for name, tensor in initial.items()}
+        self.flat = nn.Parameter(torch.cat([tensor.flatten() for tensor in initial.values()]))
+        biases = torch.cat([initial[f"convs.{i}.bias"] for i in range(n)])
+        self.register_buffer("statistics", torch.stack([-biases, torch.ones_like(biases)]))
 
     def forward(self, segments: Tensor) -> Tensor:
         """Logits of normalised segments, that of "none" last: [B, T] -> [B, n_outputs (+ 1)]."""
-        pooled = pooled_activations(
-            segments, self.convs, self.norms, training=self.training, scratch=self.scratch
-        )  # [B, C]
-        logits: Tensor = self.head(pooled)
-        return logits if self.none is None else torch.cat([logits, self.none(pooled)], dim=1)
+        if not self.training:
+            return torch_logits(segments, self.flat, self.statistics, self.blocks, training=False)
+        logits, found = training_logits(segments, self.flat, self.blocks, scratch=self.scratch)
+        self.statistics.lerp_(found, MOMENTUM)
+        return logits
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters, as views, and running statistics by the names of a saved model."""
+        sizes = [math.prod(shape) for shape in self._shapes.values()]
+        parts = self.flat.detach().split_with_sizes(sizes)
+        flat = zip(self._shapes.items(), parts, strict=True)
+        named = {name: part.view(shape) for (name, shape), part in flat}
+        means, variances = (row.split_with_sizes(self.blocks.channels) for row in self.statistics)
+        for i, (mean, variance) in enumerate(zip(means, variances, strict=True)):
+            named[f"norms.{i}.running_mean"] = mean + named[f"convs.{i}.bias"]
+            named[f"norms.{i}.running_var"] = variance
+        return named
+
+
+def _initial(config: ModelConfig, *, with_none: bool) -> dict[str, Tensor]:
+    """PyTorch's initial weights, in the order of the flat array.
+
+    The trunk's weights, gammas and betas come as the kernels want them, and units of the head
+    side by side.
+    """
+    sizes = [1] + [config.n_filters] * config.n_layers
+    convs = [
+        nn.Conv1d(n_in, n_out, config.kernel_size, config.stride) for n_in, n_out in pairwise(sizes)
+    ]
+    norms = [nn.BatchNorm1d(n_out) for n_out in sizes[1:]]
+    heads = {"head": nn.Linear(config.n_filters, config.n_outputs)}
+    if with_none:
+        heads["none"] = nn.Linear(config.n_filters, 1)
+    return (
+        _named("convs", convs, "weight")
+        | _named("norms", norms, "weight")
+        | _named("norms", norms, "bias")
+        | _named("convs", convs, "bias")
+        | {f"{name}.weight": head.weight.detach() for name, head in heads.items()}
+        | {f"{name}.bias": head.bias.detach() for name, head in heads.items()}
+    )
+
+
+def _named(prefix: str, modules: Sequence[nn.Module], kind: str) -> dict[str, Tensor]:
+    return {f"{prefix}.{i}.{kind}": m.get_parameter(kind).detach() for i, m in enumerate(modules)}

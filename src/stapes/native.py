@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Self
 
 import numpy as np
@@ -61,30 +61,38 @@ def default_threads() -> int:
     return min(n_processors, MAX_THREADS)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Blocks:
-    """Parameters of all blocks, for training.
+    """Sizes of all blocks, and how their parameters lie in one flat array, for training.
+
+    First come the weights of every block, then every gamma (normalisation's factors), then every
+    beta (its offsets).
 
     Attributes:
-        weights: one [C_out, C_in, K] a block.
-        gammas: normalisation's factors, one [C_out] a block.
-        betas: normalisation's offsets, one [C_out] a block.
+        channels: filters of every block.
+        kernel_sizes: taps of every filter.
         strides: one of ``STRIDES`` a block.
     """
 
-    weights: Sequence[Array]
-    gammas: Sequence[Array]
-    betas: Sequence[Array]
+    channels: tuple[int, ...]
+    kernel_sizes: tuple[int, ...]
     strides: tuple[int, ...]
 
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Filters of every block."""
-        return tuple(w.shape[0] for w in self.weights)
+    @cached_property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of the parts of the flat array: [C_out, C_in, K] and twice [C_out] a block."""
+        sizes = zip(self.channels, (1, *self.channels), self.kernel_sizes, strict=False)
+        vectors: list[tuple[int, ...]] = [(c,) for c in self.channels]
+        return [*sizes, *vectors, *vectors]
+
+    @cached_property
+    def n_parameters(self) -> int:
+        """Length of the flat array."""
+        return sum(map(math.prod, self.shapes))
 
     def key(self, batch: int, length: int) -> tuple[Any, ...]:
         """What scratch memory depends on."""
-        return batch, length, self.channels, tuple(w.shape[2] for w in self.weights), self.strides
+        return batch, length, self.channels, self.kernel_sizes, self.strides
 
 
 @dataclass(slots=True)
@@ -116,13 +124,15 @@ class Forward:
 
     Attributes:
         pooled: [B, C] mean over time of the last block's activations.
-        means: batch mean of every block's convolution, without its bias: one [C_out] a block.
-        variances: batch variance (biased), likewise.
+        statistics: mean and (biased) variance of every convolution's output, without its bias:
+            [2, sum of channels].
+        blocks: what it was a pass of.
+        scratch: where the trainer goes back to.
+        trainer: borrowed memory; None after the backward pass.
     """
 
     pooled: Array
-    means: list[Array]
-    variances: list[Array]
+    statistics: Array
     blocks: Blocks
     scratch: Scratch
     key: tuple[Any, ...]
@@ -130,7 +140,13 @@ class Forward:
 
 
 def trunk_train_forward(
-    x: Array, blocks: Blocks, *, epsilon: float, n_threads: int, scratch: Scratch
+    x: Array,
+    parameters: Array,
+    blocks: Blocks,
+    *,
+    epsilon: float,
+    n_threads: int,
+    scratch: Scratch,
 ) -> Forward:
     """Blocks with batch statistics, then the mean over time: [B, T] -> [B, C].
 
@@ -139,7 +155,8 @@ def trunk_train_forward(
 
     Args:
         x: [B, T] normalised segments.
-        blocks: the parameters.
+        parameters: of the blocks, flat.
+        blocks: how these lie.
         epsilon: added to the variance.
         n_threads: 1 to 256.
         scratch: where memory is borrowed from.
@@ -147,49 +164,33 @@ def trunk_train_forward(
     Raises:
         ValueError: shapes that do not belong together.
     """
-    if x.ndim != 2 or not blocks.weights:
+    if x.ndim != 2 or not blocks.channels:
         raise ValueError(f"x has shape {x.shape}, wanted [B, T], and at least one block")
     key = blocks.key(*x.shape)
     trainer = scratch.borrow(key)
-    channels = blocks.channels
-    pooled = np.empty((x.shape[0], channels[-1]), np.float32)
-    statistics = np.empty((2, sum(channels)), np.float32)
-    parts = (*blocks.weights, *blocks.gammas, *blocks.betas)
-    trainer.forward(
-        _plain(x),
-        np.concatenate([_plain(part).ravel() for part in parts]),
-        epsilon,
-        n_threads,
-        pooled,
-        *statistics,
-    )
-    means, variances = (_split(s, [(c,) for c in channels]) for s in statistics)
-    return Forward(pooled, means, variances, blocks, scratch, key, trainer)
+    pooled = np.empty((x.shape[0], blocks.channels[-1]), np.float32)
+    statistics = np.empty((2, sum(blocks.channels)), np.float32)
+    trainer.forward(_plain(x), _plain(parameters), epsilon, n_threads, pooled, *statistics)
+    return Forward(pooled, statistics, blocks, scratch, key, trainer)
 
 
-def trunk_train_backward(forward: Forward, d_pooled: Array, *, n_threads: int) -> Blocks:
-    """Gradients of the blocks' parameters from that of the pooled values; once a forward pass.
+def trunk_train_backward(forward: Forward, d_pooled: Array, *, n_threads: int, out: Array) -> None:
+    """Gradient of the parameters from that of the pooled values; once a forward pass.
 
     Args:
         forward: the forward pass.
         d_pooled: [B, C].
         n_threads: 1 to 256.
+        out: flat, where the gradient is written to.
 
     Raises:
         ValueError: a second call, or another shape.
     """
     if forward.trainer is None:
         raise ValueError("this forward pass has had its backward pass")
-    weights = [w.shape for w in forward.blocks.weights]
-    vectors = [(c,) for c in forward.blocks.channels]
-    shapes = [*weights, *vectors, *vectors]
-    flat = np.empty(sum(map(math.prod, shapes)), np.float32)
-    forward.trainer.backward(_plain(d_pooled), n_threads, flat)
+    forward.trainer.backward(_plain(d_pooled), n_threads, out)
     forward.scratch.give_back(forward.key, forward.trainer)
     forward.trainer = None
-    parts = _split(flat, shapes)
-    n = len(weights)
-    return Blocks(parts[:n], parts[n : 2 * n], parts[2 * n :], forward.blocks.strides)
 
 
 MOST_SECONDS = 16
@@ -325,12 +326,3 @@ def describe(blocks: Array) -> tuple[NDArray[np.float64], NDArray[np.float64], A
 
 def _plain(array: Array) -> Array:
     return np.ascontiguousarray(array, np.float32)
-
-
-def _split(flat: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
-    parts, begin = [], 0
-    for shape in shapes:
-        end = begin + math.prod(shape)
-        parts.append(flat[begin:end].reshape(shape))
-        begin = end
-    return parts

@@ -1,145 +1,162 @@
-"""The trunk as a torch function: native kernels where they can do it, PyTorch where not."""
+"""The network as a torch function: native kernels where they can do it, PyTorch where not."""
 
-from collections.abc import Iterable
+import math
+from functools import lru_cache
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from stapes import native
 from stapes.config import same_padding
+from stapes.engine import NORMALISATION_EPSILON
 
 
-def pooled_activations(
-    x: Tensor,
-    convs: Iterable[nn.Module],
-    norms: Iterable[nn.Module],
-    *,
-    training: bool,
-    scratch: native.Scratch,
-) -> Tensor:
-    """Blocks of Conv1d -> BatchNorm1d -> ReLU, then the mean over time: [B, T] -> [B, C].
+def training_logits(
+    x: Tensor, flat: Tensor, blocks: native.Blocks, *, scratch: native.Scratch
+) -> tuple[Tensor, Tensor]:
+    """A training pass: convolution, normalisation by the batch, ReLU; mean over time; the head.
 
-    PyTorch takes over outside training, on other devices and types, where x needs a gradient, and
-    (saying so once) where the kernels are not installed.
+    The convolutions' biases are left out, for normalisation takes them away again: they have
+    a gradient of zero. PyTorch takes over on other devices and types, where x needs a gradient,
+    and (saying so once) where the kernels are not installed.
 
     Args:
         x: [B, T] normalised segments.
-        convs: Conv1d without padding of their own; TensorFlow's "same" padding is used.
-        norms: BatchNorm1d.
-        training: use the batch's statistics, and update the running ones.
-        scratch: memory for the training passes; keep it beside the modules.
+        flat: all parameters: the blocks', the convolutions' biases, the head's weights [N, C]
+            and biases [N].
+        blocks: how those of the blocks lie.
+        scratch: memory for the passes; keep it beside the parameters.
+
+    Returns:
+        [B, N], and the mean and unbiased variance of every convolution's output
+        [2, sum of channels], without a gradient.
     """
-    pairs = list(zip(convs, norms, strict=True))
-    if not (training and _native_can(x, pairs)):
-        return _torch_pooled(x, pairs, training=training)
-    return _train(x, pairs, scratch)
+    if _native_can(x, flat, blocks):
+        results: tuple[Tensor, Tensor] = _Training.apply(x, flat, blocks, scratch)  # type: ignore[no-untyped-call]
+        return results
+    statistics = flat.new_zeros(2, sum(blocks.channels))
+    return torch_logits(x, flat, statistics, blocks, training=True), statistics
 
 
-def _native_can(x: Tensor, pairs: list[tuple[Any, Any]]) -> bool:
-    if x.device.type != "cpu" or x.dtype != torch.float32 or x.requires_grad:
+def torch_logits(
+    x: Tensor, flat: Tensor, statistics: Tensor, blocks: native.Blocks, *, training: bool
+) -> Tensor:
+    """The same by PyTorch, in training or afterwards: [B, T] -> [B, N].
+
+    Args:
+        x: [B, T] normalised segments.
+        flat: all parameters.
+        statistics: mean and variance of every convolution's output [2, sum of channels]: written
+            to in training, used for normalisation afterwards.
+        blocks: how the blocks' parameters lie.
+        training: normalise by the batch.
+    """
+    trunk, _, weight, bias = flat.split_with_sizes(_sizes(flat.numel(), blocks))
+    pooled = _torch_pooled(x, trunk, statistics, blocks, training=training)
+    return F.linear(pooled, weight.view(-1, pooled.shape[1]), bias)
+
+
+def _sizes(n_parameters: int, blocks: native.Blocks) -> list[int]:
+    """Of the four parts of the flat array."""
+    n_blocks, n_biases = blocks.n_parameters, sum(blocks.channels)
+    n_pooled = blocks.channels[-1]
+    n_logits = (n_parameters - n_blocks - n_biases) // (n_pooled + 1)
+    return [n_blocks, n_biases, n_logits * n_pooled, n_logits]
+
+
+def _torch_pooled(
+    x: Tensor, parameters: Tensor, statistics: Tensor, blocks: native.Blocks, *, training: bool
+) -> Tensor:
+    """[B, T] -> [B, C]."""
+    n, shapes = len(blocks.channels), blocks.shapes
+    flat = parameters.split_with_sizes([math.prod(shape) for shape in shapes])
+    parts = [part.view(shape) for part, shape in zip(flat, shapes, strict=True)]
+    means, variances = (row.split_with_sizes(blocks.channels) for row in statistics)
+    y = x[:, None, :]  # [B, 1, T]
+    for i, (weight, stride) in enumerate(zip(parts[:n], blocks.strides, strict=True)):
+        padding = same_padding(y.shape[-1], kernel_size=weight.shape[-1], stride=stride)
+        y = F.conv1d(F.pad(y, padding), weight, stride=stride)
+        y = F.batch_norm(
+            y,
+            means[i],
+            variances[i],
+            parts[n + i],
+            parts[2 * n + i],
+            training=training,
+            momentum=1.0,
+            eps=NORMALISATION_EPSILON,
+        )
+        y = F.relu(y)
+    return y.mean(dim=-1)
+
+
+def _native_can(x: Tensor, parameters: Tensor, blocks: native.Blocks) -> bool:
+    if x.device.type != "cpu" or x.requires_grad or {x.dtype, parameters.dtype} != {torch.float32}:
         return False
-    if not all(c.weight.dtype == torch.float32 and c.stride[0] in native.STRIDES for c, _ in pairs):
+    if not set(blocks.strides) <= set(native.STRIDES):
         return False
     if not native.available():
         native.warn_missing("PyTorch")
     return native.available()
 
 
-def _torch_pooled(x: Tensor, pairs: list[tuple[Any, Any]], *, training: bool) -> Tensor:
-    x = x[:, None, :]  # [B, 1, T]
-    for conv, norm in pairs:
-        kernel_size, stride = conv.kernel_size[0], conv.stride[0]
-        x = conv(F.pad(x, same_padding(x.shape[-1], kernel_size=kernel_size, stride=stride)))
-        x = F.relu(
-            F.batch_norm(
-                x,
-                norm.running_mean,
-                norm.running_var,
-                norm.weight,
-                norm.bias,
-                training=training,
-                momentum=norm.momentum,
-                eps=norm.eps,
-            )
-        )
-        if training:
-            norm.num_batches_tracked += 1
-    return x.mean(dim=-1)
-
-
-def _train(x: Tensor, pairs: list[tuple[Any, Any]], scratch: native.Scratch) -> Tensor:
-    strides = tuple(conv.stride[0] for conv, _ in pairs)
-    parameters = [
-        *(conv.weight for conv, _ in pairs),
-        *(norm.weight for _, norm in pairs),
-        *(norm.bias for _, norm in pairs),
-        *(conv.bias for conv, _ in pairs),
-    ]
-    settings = strides, pairs[0][1].eps, scratch
-    pooled, means, variances = _Trunk.apply(x, settings, *parameters)  # type: ignore[no-untyped-call]
-    _update_running(x.shape, pairs, means, variances)
-    result: Tensor = pooled
-    return result
-
-
-def _update_running(
-    shape: torch.Size, pairs: list[tuple[Any, Any]], means: Tensor, variances: Tensor
-) -> None:
-    """What BatchNorm1d does with a batch's mean and (unbiased) variance, in few torch calls."""
-    sizes = [conv.out_channels for conv, _ in pairs]
-    batch, length = shape
-    with torch.no_grad():
-        means = means + torch.cat([conv.bias for conv, _ in pairs])
-        batch_statistics = zip(
-            torch.split(means, sizes), torch.split(variances, sizes), strict=True
-        )
-        for (conv, norm), (mean, variance) in zip(pairs, batch_statistics, strict=True):
-            length = -(-length // conv.stride[0])
-            n = batch * length
-            norm.running_mean.lerp_(mean, norm.momentum)
-            norm.running_var.lerp_(variance.mul_(n / max(n - 1, 1)), norm.momentum)
-            norm.num_batches_tracked.add_(1)
-
-
-class _Trunk(torch.autograd.Function):
-    """[B, T] and all parameters -> [B, C], the batch means and the batch variances."""
+class _Training(torch.autograd.Function):
+    """[B, T] and all parameters -> [B, N] and the batch statistics [2, sum of channels]."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, settings: tuple[tuple[int, ...], float, native.Scratch], *all_: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        strides, epsilon, scratch = settings
-        n = len(strides)
-        weights, gammas, betas = ([_array(t) for t in all_[i * n : (i + 1) * n]] for i in range(3))
-        ctx.run = native.trunk_train_forward(
+        ctx: Any, x: Tensor, flat: Tensor, blocks: native.Blocks, scratch: native.Scratch
+    ) -> tuple[Tensor, Tensor]:
+        trunk, _, weight, bias = _split(_array(flat), blocks)
+        run = native.trunk_train_forward(
             _array(x),
-            native.Blocks(weights, gammas, betas, strides),
-            epsilon=epsilon,
-            n_threads=_threads(),
+            trunk,
+            blocks,
+            epsilon=NORMALISATION_EPSILON,
+            n_threads=torch.get_num_threads(),
             scratch=scratch,
         )
-        statistics = np.concatenate(ctx.run.means), np.concatenate(ctx.run.variances)
-        mean, variance = map(torch.from_numpy, statistics)
-        ctx.mark_non_differentiable(mean, variance)
-        return torch.from_numpy(ctx.run.pooled), mean, variance
+        statistics = run.statistics
+        statistics[1] *= _unbiased(blocks, *x.shape)
+        ctx.run, ctx.weight = run, weight.reshape(len(bias), -1).copy()
+        told = torch.from_numpy(statistics)
+        ctx.mark_non_differentiable(told)
+        return torch.from_numpy(run.pooled @ ctx.weight.T + bias), told
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_pooled: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        blocks = native.trunk_train_backward(ctx.run, _array(d_pooled), n_threads=_threads())
-        gradients = [*blocks.weights, *blocks.gammas, *blocks.betas]
-        # Normalisation subtracts the batch mean, so a convolution's bias changes nothing.
-        no_bias = torch.split(torch.zeros(sum(blocks.channels)), list(blocks.channels))
-        return None, None, *map(torch.from_numpy, gradients), *no_bias
+    def backward(ctx: Any, d_logits: Tensor, d_statistics: Tensor) -> tuple[Tensor | None, ...]:
+        d, run = _array(d_logits), ctx.run
+        n_parameters = run.blocks.n_parameters + sum(run.blocks.channels)
+        gradient = np.zeros(n_parameters + ctx.weight.size + d.shape[1], np.float32)
+        d_trunk, _, d_weight, d_bias = _split(gradient, run.blocks)
+        d_weight[:], d_bias[:] = (d.T @ run.pooled).ravel(), d.sum(axis=0)
+        n_threads = torch.get_num_threads()
+        native.trunk_train_backward(run, d @ ctx.weight, n_threads=n_threads, out=d_trunk)
+        return None, torch.from_numpy(gradient), None, None
 
 
-def _threads() -> int:
-    return torch.get_num_threads()
+def _split(flat: NDArray[np.float32], blocks: native.Blocks) -> list[NDArray[np.float32]]:
+    """Views of the four parts."""
+    ends = accumulate(_sizes(len(flat), blocks), initial=0)
+    return [flat[begin:end] for begin, end in pairwise(ends)]
+
+
+@lru_cache(maxsize=4)
+def _unbiased(blocks: native.Blocks, batch: int, length: int) -> NDArray[np.float32]:
+    """What makes of each channel's biased variance over n numbers the unbiased: n / (n - 1)."""
+    numbers = []
+    for stride in blocks.strides:
+        length = -(-length // stride)
+        numbers.append(batch * length)
+    n = np.repeat(np.array(numbers, np.float32), blocks.channels)
+    return (n / np.maximum(n - 1, 1)).astype(np.float32)
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:

@@ -52,11 +52,11 @@ def is_negative(label: str) -> bool:
     return label.casefold() in NEGATIVE_LABELS
 
 
-def make(segments: Waveform, *, sample_rate: int, rng: np.random.Generator) -> Waveform:
-    """Noises and tones under random envelopes: as many as there are segments.
+def carriers(segments: Waveform, *, sample_rate: int, rng: np.random.Generator) -> Array:
+    """Noises and tones, and both together: as many as there are segments.
 
-    Half of the noises have the spectrum of a segment, and some envelopes are a segment's, so
-    that neither the spectrum nor the envelope alone can make a class.
+    Half of the noises have the spectrum of a segment, so that the spectrum alone cannot make a
+    class.
 
     Args:
         segments: of the classes [B, T], normalised.
@@ -64,16 +64,15 @@ def make(segments: Waveform, *, sample_rate: int, rng: np.random.Generator) -> W
         rng: of every random choice.
 
     Returns:
-        [B, T], normalised; now and then silence, where no pulse came.
+        [B, T] of RMS about 1.
     """
     n_batch, length = segments.shape
     share = rng.choice(TONE_SHARES, (n_batch, 1), p=TONE_ODDS).astype(np.float32)
-    sounds = np.sqrt(1 - share) * normalise(_noises(segments, rng))
+    sounds: Array = np.sqrt(1 - share) * normalise(_noises(segments, rng))
     toned = np.flatnonzero(share)
     tones = _tones(len(toned), length, sample_rate=sample_rate, rng=rng)
     sounds[toned] += np.sqrt(share[toned]) * normalise(tones)
-    sounds *= _envelopes(segments, sample_rate=sample_rate, rng=rng)
-    return normalise(sounds)
+    return sounds
 
 
 def _noises(segments: Waveform, rng: np.random.Generator) -> Array:
@@ -110,8 +109,20 @@ def _tones(n: int, length: int, *, sample_rate: int, rng: np.random.Generator) -
     return tones
 
 
-def _envelopes(segments: Waveform, *, sample_rate: int, rng: np.random.Generator) -> Array:
-    """Flat, swelling, regular or random pulses, or another segment's, each dying away: [B, T]."""
+def envelopes(segments: Waveform, *, sample_rate: int, rng: np.random.Generator) -> Array:
+    """Flat, swelling, regular or random pulses, or another segment's, each dying away.
+
+    They go round and round: the end leads into the beginning.
+
+    Args:
+        segments: of the classes [B, T], normalised; some envelopes are theirs, so that the
+            envelope alone cannot make a class.
+        sample_rate: Hz.
+        rng: of every random choice.
+
+    Returns:
+        [B, T / CONTROL_LENGTH], rounded up; now and then zeros, where no pulse came.
+    """
     n_batch, length = segments.shape
     n_points = -(-length // CONTROL_LENGTH)
     rate = sample_rate / CONTROL_LENGTH
@@ -129,8 +140,8 @@ def _envelopes(segments: Waveform, *, sample_rate: int, rng: np.random.Generator
     turns = np.exp(-2j * np.pi * np.arange(n_points // 2 + 1) / n_points)
     points = np.fft.irfft(np.fft.rfft(points) / (1 - decay * turns), n_points)
     floor = rng.choice(FLOORS, (n_batch, 1)) * points.max(axis=1, keepdims=True)
-    envelopes = np.maximum(points, 0.0) + floor
-    return np.repeat(envelopes.astype(np.float32), CONTROL_LENGTH, axis=1)[:, :length]
+    found: Array = (np.maximum(points, 0.0) + floor).astype(np.float32)
+    return found
 
 
 def _swells(n: int, n_points: int, *, rate: float, rng: np.random.Generator) -> Array64:

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from stapes import __version__, checkpoint
 from stapes.batches import Batch, Examples, batches
@@ -29,15 +27,14 @@ from stapes.files import write_bytes
 from stapes.interruption import Interruption
 from stapes.model import Network
 from stapes.segments import gated_segments
+from stapes.stepping import Stepper
 
 
 @dataclass(slots=True)
 class State:
     """Where training stands; all of it is saved."""
 
-    network: Network
-    optimizer: torch.optim.Optimizer
-    average: dict[str, Tensor]
+    stepper: Stepper
     step: int = 0
     loss_sum: float = 0.0
     n_correct: float = 0.0
@@ -96,10 +93,7 @@ def fit(
     began = time.monotonic() - state.seconds
     with Interruption() as interruption, closing(coming), _told_of_memory(settings):
         for batch in coming:
-            state.optimizer.param_groups[0]["lr"] = learning_rate(state.step, settings)
-            _take_step(state, batch, names=names)
-            _follow(state, decay=settings.averaging)
-            state.step += 1
+            _take_step(state, settings, batch, names=names)
             state.seconds = time.monotonic() - began
             epoch_ends = state.step % settings.steps_per_epoch == 0
             if epoch_ends:
@@ -147,55 +141,38 @@ def learning_rate(step: int, settings: TrainingConfig) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - 0.25) / 0.75))
 
 
+def averaging_pace(step: int, settings: TrainingConfig) -> float:
+    """How far the averaged weights move towards the current ones: faster at the start.
+
+    The decay at step n is min(averaging, (1 + n) / (10 + n)), so the first steps are forgotten.
+    """
+    return 1 - min(settings.averaging, (1 + step) / (10 + step))
+
+
 def _begin(config: ModelConfig, settings: TrainingConfig) -> State:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device is cuda, and PyTorch finds none here: give --device cpu")
     torch.manual_seed(settings.seed)
     network = Network(config, with_none=settings.n_negatives > 0).to(settings.device)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    return State(Stepper(network, weight_decay=settings.weight_decay))
+
+
+def _take_step(
+    state: State, settings: TrainingConfig, batch: Batch, *, names: Sequence[str]
+) -> None:
+    """One gradient step; a loss that is not finite is an error that names the clips."""
+    loss, right = state.stepper(
+        batch,
+        number=state.step + 1,
+        learning_rate=learning_rate(state.step, settings),
+        pace=averaging_pace(state.step, settings),
     )
-    return State(network, optimizer, {k: v.clone() for k, v in _floats(network).items()})
-
-
-def _take_step(state: State, batch: Batch, *, names: Sequence[str]) -> None:
-    """One gradient step; a loss that is not finite stops before it touches the weights."""
-    state.network.train()
-    logits = state.network(batch.segments)  # [B, n_outputs (+ 1)]
-    log_shares = _log_probabilities(logits, state.network.config)  # [B, n_classes (+ 1)]
-    loss = -(batch.targets * log_shares).sum(dim=1).mean()
-    value = loss.item()
-    if not math.isfinite(value):
+    state.step += 1
+    if not math.isfinite(loss):
         clips = ", ".join(sorted({names[i] for i in batch.clips}))
-        raise TrainingError(f"the loss is {value} at step {state.step + 1}; its clips: {clips}")
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    state.optimizer.step()
-    state.loss_sum += value
-    right = log_shares.argmax(dim=1) == batch.targets.argmax(dim=1)
-    state.n_correct += right.float().mean().item()
-
-
-def _log_probabilities(logits: Tensor, config: ModelConfig) -> Tensor:
-    """[B, n_outputs (+ 1)] -> [B, n_classes (+ 1)]; one logit stands for the second class."""
-    if config.n_outputs == 1:
-        logits = F.pad(logits, (1, 0))
-    return F.log_softmax(logits, dim=1)
-
-
-def _floats(network: Network) -> dict[str, Tensor]:
-    """Weights and running statistics by name."""
-    return {k: v for k, v in network.state_dict().items() if v.is_floating_point()}
-
-
-def _follow(state: State, *, decay: float) -> None:
-    """Move the averaged weights towards the current ones, faster at the start.
-
-    The decay at step n is min(decay, (1 + n) / (10 + n)), so the first steps are forgotten.
-    """
-    decay = min(decay, (1 + state.step) / (10 + state.step))
-    targets, sources = list(state.average.values()), list(_floats(state.network).values())
-    torch._foreach_lerp_(targets, sources, 1 - decay)
+        raise TrainingError(f"the loss is {loss} at step {state.step}; its clips: {clips}")
+    state.loss_sum += loss
+    state.n_correct += right
 
 
 def _end_epoch(state: State, settings: TrainingConfig, validation: Examples | None) -> None:
@@ -208,9 +185,10 @@ def _end_epoch(state: State, settings: TrainingConfig, validation: Examples | No
         "loss": state.loss_sum / settings.steps_per_epoch,
         "accuracy": state.n_correct / settings.steps_per_epoch,
     }
-    tensors = {k: v.cpu().numpy().copy() for k, v in state.average.items()}
+    average = state.stepper.average
+    tensors = {k: v.cpu().numpy().copy() for k, v in average.tensors().items()}
     if validation is not None:
-        row |= validate(FoldedNetwork.fold(state.network.config, tensors), validation)
+        row |= validate(FoldedNetwork.fold(average.config, tensors), validation)
     best = min((r.get("validation_loss", math.inf) for r in state.history), default=math.inf)
     if validation is None or row["validation_loss"] < best:
         state.best, state.best_epoch = tensors, epoch
@@ -288,12 +266,8 @@ def _digest(examples: Examples) -> str:
 
 
 def _save(state: State, path: Path, identity: dict[str, Any]) -> None:
-    optimizer = state.optimizer.state_dict()["state"]
-    tensors = {f"network.{k}": v.cpu().numpy() for k, v in state.network.state_dict().items()}
-    tensors |= {f"average.{k}": v.cpu().numpy() for k, v in state.average.items()}
-    tensors |= {f"best.{k}": v for k, v in state.best.items()}
-    for i, moments in optimizer.items():
-        tensors |= {f"optimizer.{i}.{k}": v.cpu().numpy() for k, v in moments.items()}
+    tensors = {f"best.{k}": v for k, v in state.best.items()}
+    tensors |= {k: v.cpu().numpy() for k, v in state.stepper.tensors().items()}
     numbers = {k: getattr(state, k) for k in _NUMBERS}
     write_bytes(path, checkpoint.pack(tensors, {"identity": identity, "state": numbers}))
 
@@ -311,15 +285,8 @@ def _restore(state: State, path: Path, identity: dict[str, Any]) -> None:
     for name in _NUMBERS:
         setattr(state, name, metadata["state"][name])
     state.best = _part(tensors, "best.")
-    state.network.load_state_dict(_as_torch(_part(tensors, "network.")))
-    for name, value in _as_torch(_part(tensors, "average.")).items():
-        state.average[name].copy_(value)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in _as_torch(_part(tensors, "optimizer.")).items():
-        index, key = name.split(".")
-        moments.setdefault(int(index), {})[key] = value
-    groups = state.optimizer.state_dict()["param_groups"]
-    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    for name, tensor in state.stepper.tensors().items():
+        tensor.copy_(torch.from_numpy(tensors[name]))
 
 
 def best_of(path: Path) -> tuple[Tensors, int]:
@@ -332,7 +299,3 @@ def best_of(path: Path) -> tuple[Tensors, int]:
 
 def _part(tensors: Tensors, prefix: str) -> Tensors:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _as_torch(arrays: Tensors) -> dict[str, Tensor]:
-    return {k: torch.from_numpy(v.copy()) for k, v in arrays.items()}

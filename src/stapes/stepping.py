@@ -1,0 +1,139 @@
+"""One gradient step; on a GPU captured once, and then replayed as a whole."""
+
+import copy
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stapes.batches import Batch
+from stapes.config import ModelConfig
+from stapes.model import Network
+
+WARM_UP = 3
+"""Steps on a GPU before one is captured: libraries choose their kernels in the first ones."""
+
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+"""Of AdamW; the values of its paper."""
+
+
+class Stepper:
+    """The network, the average of its weights, and what moves both: AdamW on one flat array.
+
+    Attributes:
+        network: what learns.
+        average: follows it.
+    """
+
+    def __init__(self, network: Network, *, weight_decay: float) -> None:
+        """Start the average where the network starts.
+
+        Args:
+            network: what learns, on its device.
+            weight_decay: of AdamW, decoupled.
+        """
+        self.network, self.average = network.train(), copy.deepcopy(network)
+        self._weight_decay = weight_decay
+        self._moments = torch.zeros(2, *network.flat.shape, device=network.flat.device)
+        self._numbers = torch.zeros(3, device=network.flat.device)
+        self._n_warm = 0
+        self._replayed: tuple[torch.cuda.CUDAGraph, Batch, Tensor] | None = None
+
+    def __call__(
+        self, batch: Batch, *, number: int, learning_rate: float, pace: float
+    ) -> tuple[float, float]:
+        """Learn from one batch.
+
+        Args:
+            batch: on the network's device.
+            number: of the step, from 1.
+            learning_rate: of this step.
+            pace: how far the average moves towards the new weights, 0 to 1.
+
+        Returns:
+            The loss and the share of segments that are most of all what they were called.
+        """
+        kept = 1 - learning_rate * self._weight_decay
+        size = learning_rate * math.sqrt(1 - BETAS[1] ** number) / (1 - BETAS[0] ** number)
+        self._numbers.copy_(torch.tensor([kept, size, pace]))
+        step = self._step_on_gpu if batch.segments.is_cuda else self._step
+        log_shares, targets = step(batch).cpu().numpy()
+        right = log_shares.argmax(axis=1) == targets.argmax(axis=1)
+        return -float((targets * log_shares).sum()) / len(right), float(right.mean())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a step changes, to be saved and restored."""
+        networks = {"network": self.network, "average": self.average}
+        named = {f"{k}.flat": network.flat.detach() for k, network in networks.items()}
+        named |= {f"{k}.statistics": network.statistics for k, network in networks.items()}
+        return named | {"moments": self._moments}
+
+    def _step(self, batch: Batch) -> Tensor:
+        """All that a step does.
+
+        Returns:
+            Logarithms of the classes' shares, and the targets: [2, B, n_classes (+ 1)].
+        """
+        logits = self.network(batch.segments)  # [B, n_outputs (+ 1)]
+        with torch.no_grad():
+            log_shares = log_probabilities(logits, self.network.config)
+            d_logits = (log_shares.exp() - batch.targets) / len(logits)  # targets sum to 1
+        d_logits = d_logits[:, -logits.shape[1] :]
+        (gradient,) = torch.autograd.grad(logits, [self.network.flat], [d_logits])
+        self._descend(gradient)
+        return torch.stack([log_shares, batch.targets])
+
+    @torch.no_grad()
+    def _descend(self, gradient: Tensor) -> None:
+        """AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101), then the average.
+
+        Epsilon stands under the root, where it only keeps zero from dividing zero.
+        """
+        network, average = self.network, self.average
+        mean, square = self._moments
+        kept, size, pace = self._numbers
+        mean.lerp_(gradient, 1 - BETAS[0])
+        square.lerp_(gradient.square(), 1 - BETAS[1])
+        network.flat.mul_(kept).sub_((square + EPSILON**2).rsqrt_().mul_(mean).mul_(size))
+        average.flat.lerp_(network.flat, pace)
+        average.statistics.lerp_(network.statistics, pace)
+
+    def _step_on_gpu(self, batch: Batch) -> Tensor:
+        if self._n_warm < WARM_UP:
+            self._n_warm += 1
+            return self._step_aside(batch)
+        if self._replayed is None:
+            self._replayed = self._capture(batch)
+        graph, given, told = self._replayed
+        given.segments.copy_(batch.segments)
+        given.targets.copy_(batch.targets)
+        graph.replay()
+        return told
+
+    def _step_aside(self, batch: Batch) -> Tensor:
+        """A step on a stream of its own, as capturing wants those before it."""
+        here = torch.cuda.current_stream()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            told = self._step(batch)
+        here.wait_stream(aside)
+        return told
+
+    def _capture(self, batch: Batch) -> tuple[torch.cuda.CUDAGraph, Batch, Tensor]:
+        """The graph of a step, which is not taken yet, the batch it reads and what it tells."""
+        given = Batch(batch.segments.clone(), batch.targets.clone(), batch.clips)
+        graph = torch.cuda.CUDAGraph()
+        # Another thread makes the next batch meanwhile, and may ask for memory.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            told = self._step(given)
+        return graph, given, told
+
+
+def log_probabilities(logits: Tensor, config: ModelConfig) -> Tensor:
+    """[B, n_outputs (+ 1)] -> [B, n_classes (+ 1)]; one logit stands for the second class."""
+    if config.n_outputs == 1:
+        logits = F.pad(logits, (1, 0))
+    return logits - logits.logsumexp(dim=1, keepdim=True)
