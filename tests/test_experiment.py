@@ -242,7 +242,7 @@ def test_a_gpu_out_of_memory_is_told_with_a_batch_size_to_try(tones_folder, tmp_
     def full(*_):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(training, "_log_probabilities", full)
+    monkeypatch.setattr(stepping, "log_probabilities", full)
     with pytest.raises(TrainingError, match=r"batch size of 4; try --batch-size 2; no epoch"):
         train(tones_folder, out=tmp_path, **EXACT)
 

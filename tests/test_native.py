@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from stapes import native
@@ -56,6 +56,10 @@ def waveforms(rng, batch, length):
     return (x / (x.std(axis=1, keepdims=True) + 0.1)).astype(np.float32)
 
 
+class AtAKinkError(Exception):
+    """Rounding decides whether some ReLU is open, and so what the gradient is."""
+
+
 def torch_double(x, blocks, parameters, d_pooled):
     """Pooled values, means, variances and gradients by PyTorch in float64."""
     leaves = [
@@ -70,7 +74,10 @@ def torch_double(x, blocks, parameters, d_pooled):
         means.append(mean.detach())
         variances.append(variance.detach())
         normal = (y - mean[:, None]) / torch.sqrt(variance[:, None] + EPSILON)
-        y = torch.relu(normal * gamma[:, None] + beta[:, None])
+        before = normal * gamma[:, None] + beta[:, None]
+        if before.abs().min() < 1e-7:
+            raise AtAKinkError
+        y = torch.relu(before)
     pooled = y.mean(-1)
     (pooled * torch.tensor(d_pooled)).sum().backward()
     statistics = torch.stack([torch.cat(means), torch.cat(variances)])
@@ -146,7 +153,10 @@ shapes = st.integers(1, 4).flatmap(
 @given(shapes, st.integers(1, 20), st.integers(1, 700), st.integers(0, 2**32 - 1))
 def test_gradients_of_random_shapes(shape, batch, length, seed):
     # A few frames may leave gradients that cancel to nothing: hold those against what goes in.
-    compare_with_torch(seed, batch, length, tolerance=1e-4, floor=1.0, **shape)
+    try:
+        compare_with_torch(seed, batch, length, tolerance=1e-4, floor=1.0, **shape)
+    except AtAKinkError:
+        reject()
 
 
 def test_same_bits_at_any_number_of_threads(build):
