@@ -1,8 +1,7 @@
 """What stapes does, as calls to time: a training step, whole segments, a long recording."""
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from itertools import pairwise
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -35,9 +34,8 @@ def training_steps(config: ModelConfig, settings: TrainingConfig) -> Iterator[tu
     def step(state: training.State, batch: Batch) -> None:
         training._take_step(state, settings, batch, names=names)
 
-    with closing(coming):
-        ready = next(coming)
-        yield lambda: step(whole, next(coming)), lambda: step(alone, ready)
+    ready = next(coming)
+    yield lambda: step(whole, next(coming)), lambda: step(alone, ready)
 
 
 def settings(*, batch_size: int) -> TrainingConfig:
@@ -48,14 +46,13 @@ def settings(*, batch_size: int) -> TrainingConfig:
 def random_network(config: ModelConfig) -> FoldedNetwork:
     """A network with weights drawn so that its activations neither vanish nor grow."""
     rng = np.random.default_rng(3)
-    sizes = [1] + [config.n_filters] * config.n_layers
     kernels, biases = [], []
-    for n_in, n_out in pairwise(sizes):
-        shape = (config.kernel_size, n_in, n_out)
-        scale = np.float32(np.sqrt(2 / (config.kernel_size * n_in)))
+    for n_out, n_in, kernel_size in config.kernel_shapes:
+        shape = (kernel_size, n_in, n_out)
+        scale = np.float32(np.sqrt(2 / (kernel_size * n_in)))
         kernels.append(rng.standard_normal(shape, np.float32) * scale)
         biases.append(rng.standard_normal(n_out, np.float32) * np.float32(0.1))
-    head = rng.standard_normal((config.n_outputs, config.n_filters), np.float32)
+    head = rng.standard_normal((config.n_outputs, config.channels[-1]), np.float32)
     bias = np.zeros(config.n_outputs, np.float32)
     return FoldedNetwork(config, tuple(kernels), tuple(biases), head, bias)
 

@@ -1,6 +1,6 @@
 """What a training step must compute, and what it moves if activations lie in memory: formulas."""
 
-from itertools import pairwise
+import math
 from typing import Any
 
 from stapes.config import ModelConfig
@@ -18,33 +18,22 @@ written, and read by the next block, which normalises it while reading. Backward
 and for the gradient of normalisation; its gradient written once and read twice."""
 
 
-def forward_multiply_adds(config: ModelConfig) -> int:
-    """Of the convolutions, for one segment: sum of T_i * C_out * C_in * K.
-
-    >>> forward_multiply_adds(ModelConfig(("cat", "dog")))
-    2635800
-    """
-    return sum(_block_multiply_adds(config))
-
-
-def _block_multiply_adds(config: ModelConfig) -> list[int]:
-    channels = [1] + [config.n_filters] * config.n_layers
-    return [
-        length * n_in * n_out * config.kernel_size
-        for length, (n_in, n_out) in zip(config.layer_lengths[1:], pairwise(channels), strict=True)
-    ]
-
-
 def step_multiply_adds(config: ModelConfig, *, batch_size: int) -> int:
     """Of one training step: convolutions forward, gradients of weights and inputs, and the rest.
 
     The gradient of the first block's input is nobody's. The head and the optimiser are small
     (below 0.01 %), and left out.
     """
-    blocks = _block_multiply_adds(config)
-    activations = config.n_filters * sum(config.layer_lengths[1:])
-    convolutions = 3 * sum(blocks) - blocks[0]
+    first = config.layer_lengths[1] * math.prod(config.kernel_shapes[0])
+    convolutions = 3 * config.n_multiply_adds - first
+    activations = n_activations(config)
     return batch_size * (convolutions + ELEMENT_MULTIPLY_ADDS * activations)
+
+
+def n_activations(config: ModelConfig) -> int:
+    """Of one segment: sum of T_i * C_i."""
+    frames = zip(config.layer_lengths[1:], config.channels, strict=True)
+    return sum(length * channels for length, channels in frames)
 
 
 def step_bytes(config: ModelConfig, *, batch_size: int) -> int:
@@ -53,7 +42,7 @@ def step_bytes(config: ModelConfig, *, batch_size: int) -> int:
     Batch statistics need the whole batch before the next block, so a batch that exceeds the
     caches has to go through memory, unless it is computed anew or kept in fewer bits.
     """
-    activations = config.n_filters * sum(config.layer_lengths[1:])
+    activations = n_activations(config)
     segments = 2 * config.segment_length  # read forward, and for the first weights' gradient
     return FLOAT_BYTES * batch_size * (segments + ELEMENT_PASSES * activations)
 
@@ -67,7 +56,7 @@ def limits(
     computing = multiply_adds / peaks["multiply_adds_a_second"]
     moving = moved / peaks["bytes_a_second"]
     return {
-        "forward_multiply_adds_a_segment": forward_multiply_adds(config),
+        "forward_multiply_adds_a_segment": config.n_multiply_adds,
         "multiply_adds": multiply_adds,
         "bytes": moved,
         "peaks": peaks,

@@ -3,6 +3,7 @@
 // the linker could pick their AVX-512 code for a machine without it.
 #include "edges.h"
 #include "tiles.h"
+#include "vary.h"
 
 namespace stapes {
 namespace {
@@ -369,6 +370,6 @@ void backward(const Plan& p, int i, int unit, const Scratch& s) {
 
 extern const Kernels STAPES_KERNELS = {
     STAPES_NAME, MAX_BLOCK, OUTER_LEFT, V, pack, first_statistics, forward, pool, top_gradient, backward,
-    infer, describe};
+    infer, describe, draw, vary};
 
 }  // namespace stapes

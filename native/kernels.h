@@ -19,6 +19,27 @@ struct Stretch {
   float* frames;        // of the last layer [n][c], if wanted, and there is one segment
 };
 
+// What makes of segments a batch: each mixed with a partner, filtered, with noise, at a level.
+struct Variation {
+  int64_t batch, length, n_taps;  // n_taps: odd
+  const float* segments;          // [batch][length]
+  const int64_t* partners;        // [batch]
+  const float *own, *other, *shift;  // [batch]: mixed = own * segment + other * partner + shift
+  const float* taps;                 // [batch][n_taps], that of the latest sample last
+  const float* noises;
+  const int64_t* noise_starts;  // [batch]: each noise is a piece of the noises
+  const float* noise_levels;    // [batch]
+  const float* rms;             // [batch], of the results, whose mean is 0
+  float least_rms;              // below it there is silence, which is not amplified
+  float* out;                   // [batch][length]
+};
+
+constexpr int64_t MOST_FILTERED = 256;  // floats that a filter may read and write behind the end
+
+static inline int64_t vary_floats(const Variation& v) {
+  return round_up(v.length + v.n_taps + MOST_FILTERED, 16);
+}
+
 // Partial sums that a unit leaves for the serial step after each pass, all float64:
 //   statistics: [c_out][3] shift, sum of y - shift, sum of its square
 //   gradients : [c][2] sum of g, sum of g * normalised   (of the layer below the one worked on)
@@ -39,6 +60,8 @@ struct Kernels {
   // Mean, sum of squares about it and highest magnitude of each block of samples.
   void (*describe)(const float* x, int64_t n_blocks, int64_t length, double* means,
                    double* squares, float* peaks);
+  void (*draw)(const float* sound, double first, double rate, int64_t length, float* out);
+  void (*vary)(const Variation&, int64_t row, float* room);
 };
 
 extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512;

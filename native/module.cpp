@@ -10,6 +10,7 @@
 #include <string>
 
 #include "listener.h"
+#include "team.h"
 #include "trunk.h"
 
 namespace nb = nanobind;
@@ -20,6 +21,8 @@ namespace {
 using Input = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using Output = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using Outputs64 = nb::ndarray<double, nb::c_contig, nb::device::cpu>;
+using Input64 = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
+using Places = nb::ndarray<const int64_t, nb::c_contig, nb::device::cpu>;
 using Ints = std::vector<int>;
 
 template <class Array>
@@ -173,6 +176,65 @@ void describe(const Input& x, const Outputs64& means, const Outputs64& squares,
                                     peaks.data());
 }
 
+template <class Row>
+void each_row(int64_t n_rows, int n_threads, Row&& row) {
+  nb::gil_scoped_release unlocked;
+  stapes::Team::run(std::min<int>(n_threads, n_rows), [&](stapes::Team& team, int member) {
+    team.phase(static_cast<int>(n_rows), [&](int i) { row(i, member); }, [] {});
+  });
+}
+
+void draw(const Input& sound, const Input64& firsts, const Input64& rates, int n_threads,
+          const Output& out) {
+  if (out.ndim() != 2) throw std::invalid_argument("out must have two axes");
+  const int64_t n = static_cast<int64_t>(out.shape(0)), length = static_cast<int64_t>(out.shape(1));
+  check(firsts, "firsts", {n});
+  check(rates, "rates", {n});
+  check_threads(n_threads);
+  // Whole vectors are read: what lies behind the last sample wanted must be there, too.
+  const double most = static_cast<double>(sound.size()) - 34, ahead = static_cast<double>(length);
+  for (int64_t i = 0; i < n; i++)
+    if (!(firsts.data()[i] >= 0 && rates.data()[i] > 0 &&
+          firsts.data()[i] + rates.data()[i] * (ahead + 16) <= most))
+      throw std::invalid_argument("segment " + std::to_string(i) + " lies outside of the sound");
+  const stapes::Kernels& kernels = stapes::choose_kernels();
+  each_row(n, n_threads, [&](int i, int) {
+    kernels.draw(sound.data(), firsts.data()[i], rates.data()[i], length, out.data() + i * length);
+  });
+}
+
+void vary(const Input& segments, const Places& partners, const Input& own, const Input& other,
+          const Input& shift, const Input& taps, const Input& noises, const Places& noise_starts,
+          const Input& noise_levels, const Input& rms, float least_rms, int n_threads,
+          const Output& out) {
+  if (segments.ndim() != 2 || taps.ndim() != 2)
+    throw std::invalid_argument("segments and taps must have two axes");
+  const int64_t n = static_cast<int64_t>(segments.shape(0));
+  const int64_t length = static_cast<int64_t>(segments.shape(1));
+  const int64_t n_taps = static_cast<int64_t>(taps.shape(1));
+  for (const auto* one : {&own, &other, &shift, &noise_levels, &rms}) check(*one, "a number", {n});
+  check(partners, "partners", {n});
+  check(noise_starts, "noise_starts", {n});
+  check(taps, "taps", {n, n_taps});
+  check(out, "out", {n, length});
+  check_threads(n_threads);
+  if (n_taps % 2 == 0) throw std::invalid_argument("n_taps must be odd");
+  const int64_t last = static_cast<int64_t>(noises.size()) - length;
+  for (int64_t i = 0; i < n; i++)
+    if (partners.data()[i] < 0 || partners.data()[i] >= n || noise_starts.data()[i] < 0 ||
+        noise_starts.data()[i] > last)
+      throw std::invalid_argument("row " + std::to_string(i) + " asks for what is not there");
+  const stapes::Variation v{n, length, n_taps, segments.data(), partners.data(), own.data(),
+                            other.data(), shift.data(), taps.data(), noises.data(),
+                            noise_starts.data(), noise_levels.data(), rms.data(), least_rms,
+                            out.data()};
+  const stapes::Kernels& kernels = stapes::choose_kernels();
+  std::vector<float> room(2 * stapes::vary_floats(v) * std::min<int64_t>(n, n_threads));
+  each_row(n, n_threads, [&](int i, int member) {
+    kernels.vary(v, i, room.data() + 2 * stapes::vary_floats(v) * member);
+  });
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -195,4 +257,10 @@ NB_MODULE(_native, m) {
       .def("shares", &Listener::shares);
   m.def("describe", &describe, "x"_a.noconvert(), "means"_a.noconvert(), "squares"_a.noconvert(),
         "peaks"_a.noconvert());
+  m.def("draw", &draw, "sound"_a.noconvert(), "firsts"_a.noconvert(), "rates"_a.noconvert(),
+        "n_threads"_a, "out"_a.noconvert());
+  m.def("vary", &vary, "segments"_a.noconvert(), "partners"_a.noconvert(), "own"_a.noconvert(),
+        "other"_a.noconvert(), "shift"_a.noconvert(), "taps"_a.noconvert(), "noises"_a.noconvert(),
+        "noise_starts"_a.noconvert(), "noise_levels"_a.noconvert(), "rms"_a.noconvert(),
+        "least_rms"_a, "n_threads"_a, "out"_a.noconvert());
 }

@@ -1,16 +1,18 @@
 """Augmentation against its formulas in double precision, and noises in stock against fresh ones."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from stapes import augment
-from stapes.augment import Augmenter, Noises, equalise, mix, normalise_
+from stapes import augment, native
+from stapes.augment import Augmenter, Noises, filters, mixing
 from stapes.config import ModelConfig, TrainingConfig
-from stapes.segments import normalise
+from stapes.native_batches import Variations
+from stapes.segments import SILENCE_RMS, normalise
 
 LENGTH = 4096
 CONFIG = ModelConfig(("a", "b"), n_layers=5, n_filters=4, segment_length=LENGTH)
@@ -25,32 +27,12 @@ def one_hot() -> torch.Tensor:
     return torch.eye(2)[torch.arange(64) % 2]
 
 
-def test_tensors_are_normalised_like_arrays_to_any_level():
-    raw = batch() * 0.01 + 0.5
-    np.testing.assert_allclose(normalise_(raw.clone()), normalise(raw.numpy()), atol=2e-3)
-    levels = torch.linspace(0.5, 2, 64)[:, None]
-    found = normalise_(raw.clone(), rms=levels)
-    np.testing.assert_allclose(found, levels.numpy() * normalise(raw.numpy()), atol=4e-3)
-    assert not normalise_(torch.zeros(2, 8)).any()
-
-
-def test_mixing_keeps_the_power_and_mixes_targets_in_proportion():
-    mixed, soft = mix(normalise_(batch()), one_hot(), alpha=1.0, rng=np.random.default_rng(0))
-    np.testing.assert_allclose(soft.sum(dim=1), 1, rtol=1e-6)
-    assert (soft.min(dim=1).values > 0.05).float().mean() > 0.2
-    power = mixed.square().mean(dim=1)  # of independent noises; partners may be the segment itself
-    assert np.median(power) == pytest.approx(1, rel=0.05)
-
-
-def test_mixing_is_its_formula():
-    segments, seed = normalise_(batch()), 5
-    mixed, soft = mix(segments, one_hot(), alpha=0.7, rng=np.random.default_rng(seed))
-    rng = np.random.default_rng(seed)
-    share, partner = rng.beta(0.7, 0.7, (64, 1)), rng.permutation(64)
-    x, y = segments.double().numpy(), one_hot().numpy()
-    wanted = (share * x + (1 - share) * x[partner]) / np.sqrt(share**2 + (1 - share) ** 2)
-    np.testing.assert_allclose(mixed, wanted, atol=1e-5)
-    np.testing.assert_allclose(soft, share * y + (1 - share) * y[partner], atol=1e-6)
+def test_mixing_draws_shares_and_partners():
+    share, partners = mixing(64, alpha=1.0, rng=np.random.default_rng(0))
+    assert sorted(partners) == list(range(64))
+    assert share.min() >= 0 and share.max() <= 1 and share.std() > 0.2
+    share, partners = mixing(64, alpha=0.0, rng=np.random.default_rng(0))
+    assert (share == 1).all() and partners.tolist() == list(range(64))
 
 
 def decibels_at(share: np.ndarray, points_db: np.ndarray) -> np.ndarray:
@@ -60,16 +42,65 @@ def decibels_at(share: np.ndarray, points_db: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(log_share, np.log(places), row) for row in points_db])
 
 
-@pytest.mark.parametrize("length", [4096, 4001])
-def test_the_equaliser_is_linear_in_log_frequency_between_its_points(length):
+def test_the_equaliser_is_linear_in_log_frequency_between_its_points():
     points_db = np.random.default_rng(1).normal(0, 4, (8, augment.N_CONTROL_POINTS))
-    impulse = torch.zeros(8, length)
-    impulse[:, 0] = 1
-    weights = augment.response_weights(length // 2 + 1)
-    found = np.fft.rfft(equalise(impulse, points_db, weights=weights).double().numpy())
-    share = np.arange(length // 2 + 1) / (length // 2)
-    wanted = 10 ** (decibels_at(share, points_db) / 20)
-    np.testing.assert_allclose(np.abs(found), wanted, rtol=1e-4)
+    taps = filters(points_db)
+    assert taps.shape == (8, augment.N_TAPS)
+    np.testing.assert_allclose(taps, taps[:, ::-1], atol=1e-9)  # symmetric: no delay
+    share = np.linspace(0.1, 1, 200)  # below, the filters are too short to follow
+    phases = np.exp(-1j * np.pi * np.outer(np.arange(augment.N_TAPS), share))
+    found = 20 * np.log10(np.abs(taps @ phases))
+    assert np.abs(found - decibels_at(share, points_db)).max() < 1.0  # dB
+
+
+def variations(rng: np.random.Generator, n_taps: int, n_noise: int) -> Variations:
+    def numbers(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    return Variations(
+        rng.permutation(64),
+        own=numbers(64),
+        other=numbers(64),
+        shift=0.01 * numbers(64),
+        taps=numbers(64, n_taps),
+        noise_starts=rng.integers(n_noise - LENGTH + 1, size=64),
+        noise_levels=numbers(64),
+        rms=np.abs(numbers(64)),
+    )
+
+
+def by_hand(x: np.ndarray, by: Variations, noises: np.ndarray) -> np.ndarray:
+    """The formula, in double precision."""
+    rows = []
+    for b in range(len(x)):
+        mixed = by.own[b] * x[b] + by.other[b] * x[by.partners[b]] + by.shift[b]
+        n_taps, start = by.taps.shape[1], by.noise_starts[b]
+        heard = np.correlate(np.pad(mixed, n_taps // 2), by.taps[b].astype(float), "valid")
+        heard += by.noise_levels[b] * noises[start : start + x.shape[1]]
+        heard -= heard.mean()
+        rows.append(heard * by.rms[b] / max(heard.std(), SILENCE_RMS))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("n_taps", [1, 7, 63])
+@pytest.mark.parametrize("length", [LENGTH, 1001, 40])
+@pytest.mark.parametrize("kernels", [True, False])
+def test_varying_is_its_formula(monkeypatch, kernels, length, n_taps):
+    if not kernels:
+        monkeypatch.setattr(native, "available", lambda: False)
+    rng = np.random.default_rng(length + n_taps)
+    segments = batch()[:, :length].contiguous()
+    noises = rng.normal(size=3 * LENGTH).astype(np.float32)
+    by = variations(rng, n_taps, len(noises))
+    wanted = by_hand(segments.double().numpy(), by, noises)
+    found = augment.vary(segments, by, torch.from_numpy(noises))
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+
+def test_silence_stays_silent():
+    by = replace(variations(np.random.default_rng(0), 7, LENGTH), noise_levels=np.zeros(64, "f4"))
+    by = replace(by, shift=by.noise_levels)
+    assert not augment.vary(torch.zeros(64, LENGTH), by, torch.zeros(LENGTH)).any()
 
 
 def fresh_noises(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -80,6 +111,11 @@ def fresh_noises(n: int, rng: np.random.Generator) -> np.ndarray:
     amplitudes /= np.sqrt(np.square(amplitudes).mean(axis=1, keepdims=True))
     parts = rng.uniform(-0.5, 0.5, (n, n_bins, 2)) * np.sqrt(6.0 * LENGTH)
     return np.fft.irfft((parts[..., 0] + 1j * parts[..., 1]) * amplitudes, LENGTH)
+
+
+def pieces_of(stock: Noises, n: int, rng: np.random.Generator) -> np.ndarray:
+    flat = stock.flat.numpy()
+    return np.array([flat[p : p + LENGTH] for p in stock.places(n, rng)], np.float64)
 
 
 def octaves_db(noises: np.ndarray) -> np.ndarray:
@@ -93,7 +129,7 @@ def octaves_db(noises: np.ndarray) -> np.ndarray:
 def test_noises_in_stock_are_like_fresh_ones():
     rng = np.random.default_rng(0)
     stock = Noises(LENGTH, device="cpu", rng=rng)
-    found = stock.draw(2000, rng).double().numpy()
+    found = pieces_of(stock, 2000, rng)
     wanted = fresh_noises(2000, rng)
     for noises in (found, wanted):
         rms = np.sqrt(np.square(noises).mean(axis=1))
@@ -107,18 +143,23 @@ def test_noises_in_stock_are_like_fresh_ones():
 
 def test_pieces_of_one_noise_differ():
     rng = np.random.default_rng(0)
-    pieces = Noises(LENGTH, device="cpu", rng=rng).draw(600, rng)
-    pieces = pieces / pieces.norm(dim=1, keepdim=True)
-    likeness = (pieces @ pieces.T).abs().fill_diagonal_(0)
-    assert (likeness.max(dim=1).values > 0.99).float().mean() < 0.1  # of rumble, at like places
+    pieces = pieces_of(Noises(LENGTH, device="cpu", rng=rng), 600, rng)
+    pieces /= np.linalg.norm(pieces, axis=1, keepdims=True)
+    likeness = np.abs(pieces @ pieces.T)
+    np.fill_diagonal(likeness, 0)
+    assert (likeness.max(axis=1) > 0.99).mean() < 0.1  # of rumble, at like places
 
 
 def test_noise_lies_between_its_levels():
+    """Tones of one frequency: what is left without it is noise."""
     settings = TrainingConfig(mixing=0, equaliser_db=1e-6, noise_db=-10.0)
-    config = ModelConfig(("a", "b"), segment_length=LENGTH, normalise=False)
-    vary = Augmenter(config, settings, rng=np.random.default_rng(0))
-    noise, _ = vary(torch.zeros(64, LENGTH), one_hot(), rng=np.random.default_rng(1))
-    levels = 10 * np.log10(noise.square().mean(dim=1).numpy())
+    vary = Augmenter(CONFIG, settings, rng=np.random.default_rng(0))
+    tone = torch.sin(2 * math.pi * torch.arange(LENGTH) / 8).repeat(64, 1)
+    heard, _ = vary(tone, one_hot(), rng=np.random.default_rng(1))
+    spectrum = np.square(np.abs(np.fft.rfft(heard.double().numpy())))
+    at = LENGTH // 8
+    noise = spectrum.sum(axis=1) - spectrum[:, at - 3 : at + 4].sum(axis=1)
+    levels = 10 * np.log10(noise / spectrum[:, at])
     assert augment.QUIETEST_NOISE_DB - 2 < levels.min() < -40
     assert -20 < levels.max() < -8
 
@@ -133,3 +174,24 @@ def test_with_everything_off_only_normalisation_and_a_level_are_left():
     assert np.abs(decibels).max() <= 6.01
     assert decibels.std() == pytest.approx(12 / math.sqrt(12), rel=0.2)
     assert torch.equal(targets, one_hot())
+
+
+def test_targets_are_mixed_in_proportion():
+    settings = TrainingConfig(mixing=0.7, equaliser_db=0)
+    vary = Augmenter(CONFIG, settings, rng=np.random.default_rng(0))
+    segments, soft = vary(batch(), one_hot(), rng=np.random.default_rng(5))
+    share, partner = mixing(64, alpha=0.7, rng=np.random.default_rng(5))
+    y, x = one_hot().numpy(), normalise(batch().double().numpy())
+    wanted = share[:, None] * y + (1 - share[:, None]) * y[partner]
+    np.testing.assert_allclose(soft, wanted, atol=1e-6)
+    mixed = share[:, None] * x + (1 - share[:, None]) * x[partner]
+    assert (np.sum(mixed * segments.numpy(), axis=1) > 0).all()
+    alike = np.corrcoef(mixed.ravel(), normalise(segments.numpy()).ravel())[0, 1]
+    assert alike > 0.97  # but for the levels
+
+
+def test_segments_that_are_not_normalised_are_left_alone():
+    config = replace(CONFIG, normalise=False)
+    vary = Augmenter(config, TrainingConfig(), rng=np.random.default_rng(0))
+    segments, targets = vary(batch(), one_hot(), rng=np.random.default_rng(0))
+    assert torch.equal(segments, batch()) and torch.equal(targets, one_hot())

@@ -1,13 +1,12 @@
 """Batches: functions of seed and number alone; made-up sounds in stock against fresh ones."""
 
-from contextlib import closing
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 
-from stapes import negatives
+from stapes import native, negatives
 from stapes.batches import Examples, MadeUp, batches
 from stapes.config import ModelConfig, TrainingConfig
 from stapes.generator import SegmentGenerator
@@ -26,8 +25,7 @@ def clips(*targets: int) -> Examples:
 def some(n: int, *, first: int = 0, foreign: Examples | None = None, mixing: float = 1.0):
     settings = TrainingConfig(batch_size=12, mixing=mixing)
     coming = batches(CONFIG, settings, clips(0, 1, 1), foreign or clips(), first_step=first)
-    with closing(coming):
-        return list(islice(coming, n))
+    return list(islice(coming, n))
 
 
 def test_a_batch_is_a_function_of_the_seed_and_its_number():
@@ -60,7 +58,10 @@ def test_a_quarter_is_none_of_the_classes_and_half_of_that_the_users_own(foreign
     assert len(batch.clips) == 9 + n_own
 
 
-def test_drawing_is_linear_interpolation_about_the_middle():
+@pytest.mark.parametrize("kernels", [True, False])
+def test_drawing_is_linear_interpolation_about_the_middle(monkeypatch, kernels):
+    if not kernels:
+        monkeypatch.setattr(native, "available", lambda: False)
     places = np.arange(5000, dtype=np.float32)
     noise = np.random.default_rng(2).normal(size=5000).astype(np.float32)
     drawn, heard = (

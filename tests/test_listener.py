@@ -1,5 +1,6 @@
 """Inference by the kernels against plain sums in float64, segment by segment, on every build."""
 
+import math
 import pickle
 
 import numpy as np
@@ -14,7 +15,7 @@ from stapes.native import Listener, Stretches
 if not native.available():
     pytest.skip("the native kernels are not built", allow_module_level=True)
 
-CLASSIC = {"channels": [10] * 10, "kernels": [3] * 10, "stride": 2, "length": 16_000}
+CLASSIC = {"channels": [10] * 10, "kernels": [3] * 10, "strides": [2] * 10, "length": 16_000}
 
 
 @pytest.fixture(params=["avx512", "avx2", "baseline"])
@@ -30,10 +31,10 @@ def random_network(rng, channels, kernels):
     return [w.astype(np.float32) for w in weights], [b.astype(np.float32) for b in biases]
 
 
-def by_definition(segments, weights, biases, stride):
+def by_definition(segments, weights, biases, strides):
     """Folded blocks in float64, straight from the definition: [N, T] -> [N, T_last, C]."""
     y = segments.astype(np.float64)[:, None]
-    for w, b in zip(weights, biases, strict=True):
+    for w, b, stride in zip(weights, biases, strides, strict=True):
         padded = np.pad(
             y, ((0, 0), (0, 0), same_padding(y.shape[2], kernel_size=w.shape[2], stride=stride))
         )
@@ -42,12 +43,12 @@ def by_definition(segments, weights, biases, stride):
     return y.transpose(0, 2, 1)
 
 
-def check(seed, counts, *, channels, kernels, stride, length, hops=1, n_threads=2):
+def check(seed, counts, *, channels, kernels, strides, length, hops=1, n_threads=2):
     """Stretches of one long waveform, each at its own gain, against each segment cut out."""
     rng = np.random.default_rng(seed)
     weights, biases = random_network(rng, channels, kernels)
-    listener = Listener(weights, biases, stride=stride, segment_length=length)
-    hop = hops * stride ** len(channels)
+    listener = Listener(weights, biases, strides=strides, segment_length=length)
+    hop = hops * math.prod(strides)
     counts = np.minimum(counts, listener.most(hop))
     waveform = rng.normal(size=length + hop * max(counts) + 50).astype(np.float32)
     n = len(counts)
@@ -60,7 +61,7 @@ def check(seed, counts, *, channels, kernels, stride, length, hops=1, n_threads=
         for start, count, offset, scale in zip(starts, counts, offsets, scales, strict=True)
         for j in range(count)
     ]
-    wanted = by_definition(np.stack(segments), weights, biases, stride).mean(axis=1)
+    wanted = by_definition(np.stack(segments), weights, biases, strides).mean(axis=1)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * (1 + np.abs(wanted).max()))
 
 
@@ -77,11 +78,11 @@ def test_odd_lengths_pad_at_both_ends(build, length):
 @pytest.mark.parametrize(
     "shape",
     [
-        {"channels": [25] * 7, "kernels": [5] * 7, "stride": 2, "length": 4_001},
-        {"channels": [16, 24, 31], "kernels": [64, 5, 4], "stride": 4, "length": 3_003},
-        {"channels": [64, 64], "kernels": [9, 3], "stride": 2, "length": 333},
-        {"channels": [5], "kernels": [3], "stride": 2, "length": 77},
-        {"channels": [3, 4], "kernels": [20, 9], "stride": 16, "length": 2_000},
+        {"channels": [25] * 7, "kernels": [5] * 7, "strides": [2] * 7, "length": 4_001},
+        {"channels": [16, 24, 31], "kernels": [64, 5, 4], "strides": [8, 4, 2], "length": 3_003},
+        {"channels": [64, 64], "kernels": [9, 3], "strides": [2, 2], "length": 333},
+        {"channels": [5], "kernels": [3], "strides": [2], "length": 77},
+        {"channels": [3, 4], "kernels": [20, 9], "strides": [16, 16], "length": 2_000},
     ],
 )
 def test_the_family(build, shape):
@@ -93,7 +94,7 @@ shapes = st.integers(1, 5).flatmap(
         {
             "channels": st.lists(st.integers(1, 20), min_size=n, max_size=n),
             "kernels": st.lists(st.integers(1, 9), min_size=n, max_size=n),
-            "stride": st.sampled_from([2, 4]),
+            "strides": st.lists(st.sampled_from([1, 2, 4]), min_size=n, max_size=n),
             "length": st.integers(1, 2_000),
         }
     )
@@ -113,14 +114,14 @@ def test_random_shapes(shape, counts, hops, n_threads, seed):
 
 
 def test_what_is_shared_is_said():
-    listener = Listener(*random_network(np.random.default_rng(0), [10] * 10, [3] * 10), stride=2,
-                        segment_length=16_000)  # fmt: skip
+    classic = random_network(np.random.default_rng(0), [10] * 10, [3] * 10)
+    listener = Listener(*classic, strides=[2] * 10, segment_length=16_000)
     assert listener.most(1024) > 100
     assert listener.most(4096) > 20
     assert listener.most(4000) == 1  # frames of the later blocks lie elsewhere
     assert listener.most(16_384) == 1  # nothing overlaps
-    wide = Listener(*random_network(np.random.default_rng(0), [4] * 3, [255] * 3), stride=2,
-                    segment_length=500)  # fmt: skip
+    weights = random_network(np.random.default_rng(0), [4] * 3, [255] * 3)
+    wide = Listener(*weights, strides=[2] * 3, segment_length=500)
     assert wide.most(8) == 1  # every frame feels the padding
 
 
@@ -128,9 +129,9 @@ def test_frames_of_segments_that_stand_alone(build):
     rng = np.random.default_rng(0)
     weights, biases = random_network(rng, [10] * 4, [3] * 4)
     segments = rng.normal(size=(5, 999)).astype(np.float32)
-    wanted = by_definition(segments, weights, biases, 2)
+    wanted = by_definition(segments, weights, biases, [2] * 4)
     frames = np.full(wanted.shape, np.nan, np.float32)
-    listener = Listener(weights, biases, stride=2, segment_length=999)
+    listener = Listener(weights, biases, strides=[2] * 4, segment_length=999)
     alone = Stretches.alone(999 * np.arange(5))
     pooled = listener.pooled(segments.ravel(), alone, hop_length=999, n_threads=2, frames=frames)
     np.testing.assert_allclose(frames, wanted, rtol=1e-4, atol=1e-5)
@@ -142,7 +143,7 @@ def test_frames_of_segments_that_stand_alone(build):
 
 def test_not_a_number_stays_one(build):
     weights, biases = random_network(np.random.default_rng(0), [10] * 4, [3] * 4)
-    listener = Listener(weights, biases, stride=2, segment_length=500)
+    listener = Listener(weights, biases, strides=[2] * 4, segment_length=500)
     broken = np.zeros(1_000, np.float32)
     broken[700] = np.nan
     alone = Stretches.alone(np.array([0, 500]))
@@ -154,7 +155,7 @@ def test_not_a_number_stays_one(build):
 
 def test_stretches_outside_are_refused():
     weights, biases = random_network(np.random.default_rng(0), [10] * 4, [3] * 4)
-    listener = Listener(weights, biases, stride=2, segment_length=500)
+    listener = Listener(weights, biases, strides=[2] * 4, segment_length=500)
     waveform = np.zeros(1_000, np.float32)
 
     def pooled(start, count, *, n_threads=1, frames=None):

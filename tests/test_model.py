@@ -75,7 +75,7 @@ def test_classic_is_the_notebooks_network():
 @pytest.mark.parametrize("n_classes", [2, 3, 10])
 def test_parameters_are_counted_like_torch_does(n_classes):
     classes = tuple(f"class {i}" for i in range(n_classes))
-    for layers, filters, kernel in [(1, 4, 3), (4, 7, 5), (10, 10, 3)]:
+    for layers, filters, kernel in [(1, 4, 3), (4, (7, 2, 9, 3), 5), (10, 10, 3)]:
         config = ModelConfig(classes, n_layers=layers, n_filters=filters, kernel_size=kernel)
         network = Network(config)
         assert sum(p.numel() for p in network.parameters()) == config.n_parameters
@@ -114,6 +114,9 @@ def random_statistics(network: Network, *, seed: int) -> None:
     [
         CLASSIC,
         ModelConfig(("a", "b", "c"), n_layers=5, n_filters=6, kernel_size=5, stride=4),
+        ModelConfig(
+            ("a", "b"), n_layers=3, n_filters=(4, 9, 5), kernel_size=(9, 5, 2), stride=(4, 1, 2)
+        ),
         ModelConfig(
             ("a", "b"), n_layers=3, n_filters=3, kernel_size=2, stride=3, segment_length=999
         ),
@@ -160,6 +163,8 @@ def test_probabilities_are_sigmoid_and_softmax():
         ("n_filters", 2.5),
         ("kernel_size", -3),
         ("stride", True),
+        ("stride", (2,) * 9),
+        ("n_filters", (10,) * 9 + (0,)),
         ("sample_rate", float("nan")),
         ("gate", float("nan")),
         ("gate", 1.5),

@@ -1,14 +1,18 @@
 """Batched augmentation: mixing between classes, microphones' colours, noise. Blind to labels."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
+from stapes import native, native_batches
 from stapes.config import ModelConfig, TrainingConfig
 from stapes.levels import LEVEL_STEP_DB
+from stapes.native_batches import Variations
 from stapes.segments import SILENCE_RMS
 
 N_CONTROL_POINTS = 8
@@ -16,6 +20,9 @@ N_CONTROL_POINTS = 8
 
 LOWEST_SHARE = 1 / 256
 """Lowest control point as a share of half the sample rate (31 Hz at 16 kHz)."""
+
+N_TAPS = 63
+"""Of the filters that give segments their frequency responses."""
 
 QUIETEST_NOISE_DB = -50.0
 """Lower end of the added noise's level against the segment."""
@@ -41,10 +48,7 @@ class Augmenter:
             rng: of the noises.
         """
         self._config, self._settings = config, settings
-        if settings.equaliser_db > 0:
-            self._noises = Noises(config.segment_length, device=settings.device, rng=rng)
-            n_bins = config.segment_length // 2 + 1
-            self._weights = response_weights(n_bins).to(settings.device)
+        self._noises = Noises(config.segment_length, device=settings.device, rng=rng)
 
     def __call__(
         self, segments: Tensor, targets: Tensor, *, rng: np.random.Generator
@@ -52,7 +56,8 @@ class Augmenter:
         """Vary one batch.
 
         Args:
-            segments: [B, T], as recorded; they are overwritten.
+            segments: [B, T], as recorded; left as they are where the configuration does not
+                normalise them.
             targets: [B, n_classes], summing to 1.
             rng: of every random choice.
 
@@ -60,37 +65,73 @@ class Augmenter:
             [B, T] and [B, n_classes].
         """
         settings, n_batch = self._settings, len(segments)
-        if self._config.normalise:
-            normalise_(segments)
-        if settings.mixing > 0:
-            segments, targets = mix(segments, targets, alpha=settings.mixing, rng=rng)
+        if not self._config.normalise:
+            return segments, targets
+        share, partners = mixing(n_batch, alpha=settings.mixing, rng=rng)
+        taps, noise_db = np.ones((n_batch, 1)), np.full(n_batch, -math.inf)
         if settings.equaliser_db > 0:
-            points_db = rng.normal(0.0, settings.equaliser_db, (n_batch, N_CONTROL_POINTS))
-            segments = equalise(segments, points_db, weights=self._weights)
+            taps = filters(rng.normal(0.0, settings.equaliser_db, (n_batch, N_CONTROL_POINTS)))
             noise_db = rng.uniform(QUIETEST_NOISE_DB, settings.noise_db, n_batch)
-            noises = self._noises.draw(n_batch, rng)
-            segments.addcmul_(noises, _column(_amplitude(noise_db), segments))
-        if self._config.normalise:
-            level_db = rng.uniform(-LEVEL_STEP_DB / 2, LEVEL_STEP_DB / 2, n_batch)
-            normalise_(segments, rms=_column(_amplitude(level_db), segments))
-        return segments, targets
+        level_db = rng.uniform(-LEVEL_STEP_DB / 2, LEVEL_STEP_DB / 2, n_batch)
+        means, rms = means_and_rms(segments)
+        power = np.sqrt(share**2 + (1 - share) ** 2)
+        own, other = share / power / rms, (1 - share) / power / rms[partners]
+        by = Variations(
+            partners,
+            own=_single(own),
+            other=_single(other),
+            shift=_single(-own * means - other * means[partners]),
+            taps=_single(taps),
+            noise_starts=self._noises.places(n_batch, rng),
+            noise_levels=_single(_amplitude(noise_db)),
+            rms=_single(_amplitude(level_db)),
+        )
+        mixed_targets = _column(share, targets) * targets
+        mixed_targets += _column(1 - share, targets) * targets[torch.from_numpy(partners)]
+        return vary(segments, by, self._noises.flat), mixed_targets
 
 
-def normalise_(segments: Tensor, *, rms: Tensor | float = 1.0) -> Tensor:
-    """:func:`stapes.segments.normalise` on tensors, in place: [B, T] -> [B, T] of mean 0.
+def vary(segments: Tensor, by: Variations, noises: Tensor) -> Tensor:
+    """Mix, filter, add noise, bring to a level, by the kernels or PyTorch: [B, T] -> [B, T].
 
     Args:
         segments: [B, T].
-        rms: of the result, for all or for each [B, 1].
+        by: what is done to each.
+        noises: [M].
     """
-    segments -= segments.mean(dim=1, keepdim=True)
-    norm = torch.linalg.vector_norm(segments, dim=1, keepdim=True)
-    return segments.mul_(rms / (norm / math.sqrt(segments.shape[1])).clamp_min(SILENCE_RMS))
+    if native.available() and not segments.is_cuda:
+        n_threads = torch.get_num_threads()
+        heard = native_batches.vary(
+            segments.numpy(), by, noises.numpy(), least_rms=SILENCE_RMS, n_threads=n_threads
+        )
+        return torch.from_numpy(heard)
+    length, n_taps = segments.shape[1], by.taps.shape[1]
+    mixed = segments[torch.from_numpy(by.partners)].mul_(_column(by.other, segments))
+    mixed.addcmul_(segments, _column(by.own, segments)).add_(_column(by.shift, segments))
+    taps = torch.from_numpy(by.taps).to(segments.device)[:, None]
+    varied = F.conv1d(mixed[None], taps, padding=n_taps // 2, groups=len(mixed))[0]
+    pieces = noises.unfold(0, length, 1)
+    added = pieces.index_select(0, torch.from_numpy(by.noise_starts).to(segments.device))
+    varied.addcmul_(added, _column(by.noise_levels, segments))
+    varied -= varied.mean(dim=1, keepdim=True)
+    _, rms = means_and_rms(varied)
+    return varied.mul_(_column(by.rms / rms, segments))
 
 
-def mix(
-    segments: Tensor, targets: Tensor, *, alpha: float, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
+def means_and_rms(segments: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of each segment its mean, and the RMS about it or that of silence: [B, T] -> two [B]."""
+    length = segments.shape[1]
+    if segments.is_cuda:
+        squares, means = torch.var_mean(segments, dim=1, correction=0)
+        found = means.double().cpu().numpy(), squares.double().cpu().numpy() * length
+    else:
+        found = native.describe(segments.numpy())[:2]
+    return found[0], np.maximum(np.sqrt(found[1] / length), SILENCE_RMS)
+
+
+def mixing(
+    n_batch: int, *, alpha: float, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Between-class mixing: each segment with another of the batch, targets in proportion.
 
     Segments have RMS 1, so the shares are weighted as amplitudes that keep the power:
@@ -98,41 +139,42 @@ def mix(
     (Tokozume et al. 2018, https://arxiv.org/abs/1711.10282, with levels already equal).
 
     Args:
-        segments: [B, T], normalised.
-        targets: [B, n_classes], summing to 1.
-        alpha: of the Beta distribution, above 0; 1 is uniform.
+        n_batch: segments.
+        alpha: of the Beta distribution; 1 is uniform, 0 is no mixing.
         rng: of every random choice.
 
     Returns:
-        [B, T] and [B, n_classes].
+        The shares r [B] and the rows of the partners [B].
     """
-    share = _column(rng.beta(alpha, alpha, len(segments)), segments)
-    partner = torch.from_numpy(rng.permutation(len(segments))).to(segments.device)
-    power = torch.sqrt(share**2 + (1 - share) ** 2)
-    mixed = segments.index_select(0, partner).mul_((1 - share) / power)
-    mixed.addcmul_(segments, share / power)
-    return mixed, share * targets + (1 - share) * targets[partner]
+    if alpha == 0:
+        return np.ones(n_batch), np.arange(n_batch)
+    return rng.beta(alpha, alpha, n_batch), rng.permutation(n_batch)
 
 
-def equalise(segments: Tensor, points_db: NDArray[np.float64], *, weights: Tensor) -> Tensor:
+def filters(points_db: NDArray[np.float64]) -> NDArray[np.float64]:
     """Another microphone in another room: a smooth frequency response for each segment.
 
+    They are symmetric, and as short as they can be where responses are this smooth: below some
+    hundred Hz they are flat.
+
     Args:
-        segments: [B, T].
         points_db: the response at its control points [B, P].
-        weights: :func:`response_weights` of T // 2 + 1 frequencies.
 
     Returns:
-        [B, T], not normalised.
+        Taps [B, N_TAPS].
     """
-    spectrum = torch.fft.rfft(segments)  # [B, T // 2 + 1]
-    spectrum *= responses(points_db, weights)
-    waveforms: Tensor = torch.fft.irfft(spectrum, n=segments.shape[1])
-    return waveforms
+    amplitudes = responses(points_db, N_TAPS + 2)
+    taps = np.fft.fftshift(np.fft.irfft(amplitudes), axes=1)  # [B, 2 N_TAPS + 2]
+    first = N_TAPS + 1 - N_TAPS // 2
+    return taps[:, first : first + N_TAPS] * np.hanning(N_TAPS + 2)[1:-1]
 
 
 class Noises:
-    """Coloured noises, made once and long enough that random pieces of them differ."""
+    """Coloured noises, made once and long enough that random pieces of them differ.
+
+    Attributes:
+        flat: one after the other [M].
+    """
 
     def __init__(self, length: int, *, device: str, rng: np.random.Generator) -> None:
         """Make them.
@@ -149,17 +191,15 @@ class Noises:
         parts = rng.random((*shape, 2), np.float32) - np.float32(0.5)
         spectrum = torch.view_as_complex(torch.from_numpy(parts))
         points_db = noise_colours(self._n_noises, rng)
-        spectrum *= responses(points_db, response_weights(length + 1))
+        spectrum *= torch.from_numpy(responses(points_db, length + 1))
         waveforms = torch.fft.irfft(spectrum, n=2 * length)
         waveforms /= waveforms.square().mean(dim=1, keepdim=True).sqrt()
-        self._flat = waveforms.flatten().to(device)
+        self.flat = waveforms.flatten().to(device)
 
-    def draw(self, n: int, rng: np.random.Generator) -> Tensor:
-        """Random pieces of random noises, of RMS about 1: [n, length]."""
+    def places(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Where random pieces of random noises begin, of RMS about 1: [n]."""
         rows = rng.integers(self._n_noises, size=n)
-        starts = 2 * self._length * rows + rng.integers(self._length + 1, size=n)
-        all_pieces: Tensor = self._flat.unfold(0, self._length, 1)
-        return all_pieces.index_select(0, torch.from_numpy(starts).to(self._flat.device))
+        return 2 * self._length * rows + rng.integers(self._length + 1, size=n)
 
 
 def noise_colours(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -168,7 +208,8 @@ def noise_colours(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
     return tilt + rng.normal(0.0, 6.0, (n, N_CONTROL_POINTS))
 
 
-def response_weights(n_bins: int) -> Tensor:
+@lru_cache(maxsize=4)
+def response_weights(n_bins: int) -> NDArray[np.float32]:
     """What control points in dB have to be multiplied by: [P, n_bins], of :func:`responses`.
 
     The response in dB is linear in log frequency between its points.
@@ -176,14 +217,12 @@ def response_weights(n_bins: int) -> Tensor:
     share = np.maximum(np.arange(n_bins) / (n_bins - 1), LOWEST_SHARE)  # of the highest frequency
     position = (N_CONTROL_POINTS - 1) * (1 - np.log(share) / np.log(LOWEST_SHARE))
     distance = np.abs(position - np.arange(N_CONTROL_POINTS)[:, None])
-    weights = np.maximum(1 - distance, 0) * (math.log2(10) / 20)
-    return torch.from_numpy(weights.astype(np.float32))
+    return _single(np.maximum(1 - distance, 0) * (math.log2(10) / 20))
 
 
-def responses(points_db: NDArray[np.float64], weights: Tensor) -> Tensor:
+def responses(points_db: NDArray[np.float64], n_bins: int) -> NDArray[np.float32]:
     """Amplitude responses from control points in dB: [B, P] -> [B, n_bins]."""
-    points = torch.from_numpy(points_db.astype(np.float32)).to(weights.device)
-    amplitudes: Tensor = torch.exp2_(points @ weights)
+    amplitudes: NDArray[np.float32] = np.exp2(_single(points_db) @ response_weights(n_bins))
     return amplitudes
 
 
@@ -192,6 +231,10 @@ def _amplitude(level_db: NDArray[np.float64]) -> NDArray[np.float64]:
     return factors
 
 
-def _column(values: NDArray[np.float64], like: Tensor) -> Tensor:
+def _single(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    return values.astype(np.float32)
+
+
+def _column(values: NDArray[np.floating], like: Tensor) -> Tensor:
     """[B] -> [B, 1] in the type and on the device of another tensor."""
     return torch.from_numpy(values[:, None]).to(like)

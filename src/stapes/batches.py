@@ -1,12 +1,11 @@
 """What a network learns from: labelled segments and sounds of none of the classes, varied.
 
-Batch number n is a function of the seed and n alone, and is made while the one before is learnt
-from.
+Batch number n is a function of the seed and n alone.
 """
 
 import itertools
-from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,23 +106,24 @@ def batches(
     foreign: Examples,
     *,
     first_step: int,
-) -> Generator[Batch, None, None]:
-    """Batches for ever from a given step, each made while the one before is learnt from.
+) -> Iterator[Batch]:
+    """Batches for ever from a given step.
 
     What is none of the classes is made up, but for a half that is the user's if there is any.
     """
     _keep_memory()
-    make = _Maker(config, settings, known, foreign)
+    return map(_Maker(config, settings, known, foreign), itertools.count(first_step))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep PyTorch from waking threads, which then wait awake where the kernels' want to work."""
     n_threads = torch.get_num_threads()
-    with ThreadPoolExecutor(1) as ahead:
-        # The other threads are the network's. The number is a thread's own, but not everywhere.
-        ahead.submit(torch.set_num_threads, 1).result()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
         torch.set_num_threads(n_threads)
-        coming = ahead.submit(make, first_step)
-        for step in itertools.count(first_step + 1):
-            batch = coming.result()
-            coming = ahead.submit(make, step)
-            yield batch
 
 
 def _keep_memory() -> None:
@@ -166,7 +166,8 @@ class _Maker:
         known, made_up, own = segments.split_with_sizes([n_known, n_none - n_own, n_own])
         labels, clips = self._of_classes.draw(step, out=known)
         if n_none:
-            self._made_up.draw(rng, out=made_up)
+            with _one_thread():
+                self._made_up.draw(rng, out=made_up)
         if self._of_none:
             _, others = self._of_none.draw(step, out=own)
             clips = np.append(clips, others + self._n_known)

@@ -124,9 +124,7 @@ def load(path: str | Path) -> Model:
             " of stapes reads; upgrade stapes"
         )
     try:
-        config = ModelConfig(
-            **{**metadata["config"], "classes": tuple(metadata["config"]["classes"])}
-        )
+        config = ModelConfig(**{key: _hashable(v) for key, v in metadata["config"].items()})
         _check_shapes(config, tensors)
         return Model(
             config,
@@ -138,6 +136,11 @@ def load(path: str | Path) -> Model:
         )
     except (KeyError, TypeError, ValueError, StapesError) as error:
         raise ModelFileError(f"{path}: its parts do not fit together ({error})") from error
+
+
+def _hashable(value: Any) -> Any:
+    """JSON has lists where a configuration has tuples."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _acceptance(values: Any, config: ModelConfig) -> Acceptance:
@@ -182,7 +185,7 @@ def _check_shapes(config: ModelConfig, tensors: Tensors) -> None:
     wanted = tensor_shapes(config)
     found = {name: array.shape for name, array in tensors.items()}
     if "none.weight" in found:
-        wanted |= {"none.weight": (1, config.n_filters), "none.bias": (1,)}
+        wanted |= {"none.weight": (1, config.channels[-1]), "none.bias": (1,)}
     if found != wanted or any(a.dtype != np.float32 for a in tensors.values()):
         raise ValueError("the tensors are not those of the configuration")
     if not all(np.isfinite(array).all() for array in tensors.values()):
@@ -192,10 +195,10 @@ def _check_shapes(config: ModelConfig, tensors: Tensors) -> None:
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a model's float32 tensors: the parameters and running statistics."""
     shapes: dict[str, tuple[int, ...]] = {}
-    width = config.n_filters
-    for i in range(config.n_layers):
-        shapes[f"convs.{i}.weight"] = (width, width if i else 1, config.kernel_size)
-        shapes[f"convs.{i}.bias"] = (width,)
+    for i, shape in enumerate(config.kernel_shapes):
+        shapes[f"convs.{i}.weight"] = shape
+        shapes[f"convs.{i}.bias"] = shape[:1]
         for part in ("weight", "bias", "running_mean", "running_var"):
-            shapes[f"norms.{i}.{part}"] = (width,)
-    return shapes | {"head.weight": (config.n_outputs, width), "head.bias": (config.n_outputs,)}
+            shapes[f"norms.{i}.{part}"] = shape[:1]
+    n_pooled = config.channels[-1]
+    return shapes | {"head.weight": (config.n_outputs, n_pooled), "head.bias": (config.n_outputs,)}

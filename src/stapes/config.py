@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from stapes.errors import UsageError
@@ -12,14 +13,14 @@ SAMPLE_RATE = 16_000
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """One network of the family: equal blocks of convolution, normalisation and ReLU.
+    """One network of the family: blocks of convolution, normalisation and ReLU.
 
     Attributes:
         classes: ordered class names, at least two.
         n_layers: blocks of Conv1d -> batch normalisation -> ReLU.
-        n_filters: filters in every block.
-        kernel_size: taps of every filter, in samples of that block's input.
-        stride: by how much every block divides the length.
+        n_filters: filters in every block, or in each [n_layers].
+        kernel_size: taps of every filter, in samples of that block's input, or of each block's.
+        stride: by how much every block divides the length, or each block.
         segment_length: input length in samples.
         sample_rate: Hz.
         gate: smallest peak of a segment that counts, as a share of its clip's peak, both in
@@ -37,9 +38,9 @@ class ModelConfig:
 
     classes: tuple[str, ...]
     n_layers: int = 10
-    n_filters: int = 10
-    kernel_size: int = 3
-    stride: int = 2
+    n_filters: int | tuple[int, ...] = 10
+    kernel_size: int | tuple[int, ...] = 3
+    stride: int | tuple[int, ...] = 2
     segment_length: int = 16_000
     sample_rate: int = SAMPLE_RATE
     gate: float = 0.4
@@ -52,9 +53,9 @@ class ModelConfig:
             UsageError: a number out of range, or fewer than two distinct classes.
         """
         _check_range(self, "n_layers", 1, 16)
-        _check_range(self, "n_filters", 1, 256)
-        _check_range(self, "kernel_size", 1, 255)
-        _check_range(self, "stride", 1, 16)
+        _check_ranges(self, "n_filters", 1, 256)
+        _check_ranges(self, "kernel_size", 1, 255)
+        _check_ranges(self, "stride", 1, 16)
         _check_range(self, "segment_length", 16, 10_000_000)
         _check_range(self, "sample_rate", 1_000, 192_000)
         _check_range(self, "gate", 0.0, 1.0)
@@ -67,11 +68,29 @@ class ModelConfig:
         return 1 if len(self.classes) == 2 else len(self.classes)
 
     @property
+    def channels(self) -> tuple[int, ...]:
+        """Filters of each block."""
+        return _each(self.n_filters, self.n_layers)
+
+    @property
+    def kernel_sizes(self) -> tuple[int, ...]:
+        """Taps of each block's filters."""
+        return _each(self.kernel_size, self.n_layers)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """By how much each block divides the length."""
+        return _each(self.stride, self.n_layers)
+
+    @property
+    def kernel_shapes(self) -> list[tuple[int, int, int]]:
+        """Filters, channels in and taps of each block: [C_out, C_in, K]."""
+        return list(zip(self.channels, (1, *self.channels), self.kernel_sizes, strict=False))
+
+    @property
     def layer_lengths(self) -> tuple[int, ...]:
         """Time steps of the input and after each block: T -> ceil(T / stride)."""
-        lengths = [self.segment_length]
-        for _ in range(self.n_layers):
-            lengths.append(-(-lengths[-1] // self.stride))
+        lengths = accumulate(self.strides, lambda n, s: -(-n // s), initial=self.segment_length)
         return tuple(lengths)
 
     @property
@@ -81,7 +100,7 @@ class ModelConfig:
         >>> ModelConfig(("cat", "dog")).total_stride
         1024
         """
-        return int(self.stride**self.n_layers)
+        return math.prod(self.strides)
 
     @property
     def dense_hop_length(self) -> int:
@@ -105,18 +124,22 @@ class ModelConfig:
 
     @property
     def receptive_field(self) -> int:
-        """Input samples that one final frame sees: 1 + (kernel - 1) * sum of stride^i."""
-        strides = [math.prod([self.stride] * i) for i in range(self.n_layers)]
-        return 1 + (self.kernel_size - 1) * sum(strides)
+        """Input samples that one final frame sees: 1 + sum of (kernel - 1) * strides before."""
+        spacings = accumulate(self.strides, lambda a, b: a * b, initial=1)
+        return 1 + sum((k - 1) * s for k, s in zip(self.kernel_sizes, spacings, strict=False))
 
     @property
     def n_parameters(self) -> int:
         """Trainable parameters: convolutions with bias, normalisation's two vectors, the head."""
-        first = self.kernel_size * self.n_filters + self.n_filters
-        other = self.kernel_size * self.n_filters**2 + self.n_filters
-        normalisation = 2 * self.n_filters * self.n_layers
-        head = (self.n_filters + 1) * self.n_outputs
-        return first + other * (self.n_layers - 1) + normalisation + head
+        convolutions = sum(map(math.prod, self.kernel_shapes)) + sum(self.channels)
+        head = (self.channels[-1] + 1) * self.n_outputs
+        return convolutions + 2 * sum(self.channels) + head
+
+    @property
+    def n_multiply_adds(self) -> int:
+        """Of the blocks' convolutions, for one segment."""
+        frames = zip(self.layer_lengths[1:], self.kernel_shapes, strict=True)
+        return sum(length * math.prod(shape) for length, shape in frames)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +251,24 @@ def same_padding(length: int, *, kernel_size: int, stride: int) -> tuple[int, in
     n_outputs = -(-length // stride)
     total = max((n_outputs - 1) * stride + kernel_size - length, 0)
     return total // 2, total - total // 2
+
+
+def _each(value: int | tuple[int, ...], n_layers: int) -> tuple[int, ...]:
+    """A number of every block, for each of them."""
+    return (value,) * n_layers if isinstance(value, int) else value
+
+
+def _check_ranges(config: ModelConfig, name: str, low: int, high: int) -> None:
+    """Check a number of every block, or one of each."""
+    value = getattr(config, name)
+    if not isinstance(value, tuple):
+        return _check_range(config, name, low, high)
+    wanted = [isinstance(v, int) and not isinstance(v, bool) and low <= v <= high for v in value]
+    if len(value) != config.n_layers or not all(wanted):
+        raise UsageError(
+            f"{name} is {list(value)!r}: give one whole number from {low} to {high}, or one for"
+            f" each of {config.n_layers} layers"
+        )
 
 
 def _check_range(config: Any, name: str, low: float, high: float) -> None:

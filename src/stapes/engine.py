@@ -53,11 +53,11 @@ class FoldedNetwork:
 
     def __post_init__(self) -> None:
         """Hand the weights to the kernels, where there are any."""
-        if native.available() and self.config.stride in native.STRIDES:
+        if native.available() and set(self.config.strides) <= set(native.STRIDES):
             listener = native.Listener(
                 [kernel.transpose(2, 1, 0) for kernel in self.kernels],
                 self.biases,
-                stride=self.config.stride,
+                strides=self.config.strides,
                 segment_length=self.config.segment_length,
             )
             object.__setattr__(self, "_listener", listener)
@@ -98,8 +98,10 @@ class FoldedNetwork:
     def blocks(self, segments: Array) -> Iterator[Array]:
         """Activations after each block in turn: [B, T] -> [B, T_1, C], [B, T_2, C], ..."""
         x = segments[..., None]
-        for kernel, bias in zip(self.kernels, self.biases, strict=True):
-            x = _block(x, kernel, bias, stride=self.config.stride)
+        for kernel, bias, stride in zip(
+            self.kernels, self.biases, self.config.strides, strict=True
+        ):
+            x = _block(x, kernel, bias, stride=stride)
             yield x
 
     def activations(self, segments: Array) -> list[Array]:
@@ -109,7 +111,7 @@ class FoldedNetwork:
     def final_frames(self, segments: Array) -> Array:
         """Activations after the last block: [B, T] -> [B, T_last, C]."""
         segments = _as_batch(segments, self.config.segment_length)
-        shape = (len(segments), self.config.layer_lengths[-1], self.config.n_filters)
+        shape = (len(segments), self.config.layer_lengths[-1], self.config.channels[-1])
         frames = np.zeros(shape, np.float32)
         if self._listener is not None and len(segments):
             self._listener.pooled(

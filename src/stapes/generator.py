@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stapes import native, native_batches
 from stapes.segments import Waveform, gated_intervals
 
 Indices = NDArray[np.int64]
 
-ROWS = 8
-"""Segments that are drawn together: what they need on the way stays in a processor's cache."""
+SPARE = 64
+"""Zeros behind the farthest sample of a segment: the kernels read whole vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,7 @@ class SegmentGenerator:
         starts = self._start(clips, rng)
         # A segment's middle stays in place at any speed, so a loud sample seldom leaves it.
         firsts = starts + (1 - rates) * (self._segment_length - 1) / 2
-        for row in range(0, batch_size, ROWS):
-            rows = slice(row, row + ROWS)
-            self._interpolate(firsts[rows], rates[rows], out=out[rows])
+        self._interpolate(firsts, rates, out=out)
         return targets, clips
 
     def _start(self, clips: Indices, rng: np.random.Generator) -> Indices:
@@ -109,20 +108,15 @@ class SegmentGenerator:
         self, firsts: NDArray[np.float64], rates: NDArray[np.float64], *, out: Tensor
     ) -> None:
         """out[b, i] = the sound at ``firsts[b] + rates[b] * i``, linearly between samples."""
+        if native.available() and not out.is_cuda:
+            n_threads = torch.get_num_threads()
+            sound = self._sound.numpy()
+            return native_batches.draw(sound, firsts, rates, n_threads=n_threads, out=out.numpy())
         whole = np.floor(firsts)
         positions = self._ramp * _column(rates.astype(np.float32), out)
         positions += _column((firsts - whole).astype(np.float32), out)
         left = positions.int() + _column(whole.astype(np.int64), out)
-        _take(self._sound, left, out=out)
-        out.lerp_(_take(self._sound[1:], left, out=torch.empty_like(out)), positions.frac_())
-
-
-def _take(sound: Tensor, places: Tensor, *, out: Tensor) -> Tensor:
-    """The samples at these places: [N], [B, T] -> [B, T]; NumPy is twice as fast as PyTorch."""
-    if sound.is_cuda:
-        return out.copy_(sound[places])
-    np.take(sound.numpy(), places.numpy(), mode="wrap", out=out.numpy())
-    return out
+        torch.lerp(self._sound[left], self._sound[left + 1], positions.frac_(), out=out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +146,7 @@ def _between_zeros(
     waveforms: Sequence[Waveform], segment_length: int, *, speed: float
 ) -> tuple[Tensor, list[int]]:
     """All clips in one array, with zeros wherever a segment may reach, and their places in it."""
-    margin = math.ceil(speed * segment_length / 2) + 2
+    margin = math.ceil(speed * segment_length / 2) + SPARE
     margins = [margin + max(segment_length - len(w), 0) for w in waveforms]
     sound = torch.zeros(sum(2 * m + len(w) for m, w in zip(margins, waveforms, strict=True)))
     firsts, end = [], 0

@@ -255,19 +255,22 @@ def frame_centres(config: ModelConfig) -> tuple[Doubles, ...]:
 
     Frame t of block i + 1 sees the frames t s - p_i, ..., t s - p_i + K - 1 of block i, so
 
-        c_i(t) = s^i t + o_i,    o_0 = 0,    o_(i+1) = o_i + s^i ((K - 1) / 2 - p_i)
+        c_i(t) = d_i t + o_i,    o_0 = 0,    o_(i+1) = o_i + d_i ((K - 1) / 2 - p_i)
 
-    with stride s, kernel size K and p_i zeros in front of block i + 1's input.
+    with d_i the product of the strides so far, kernel size K and p_i zeros in front of block
+    i + 1's input.
 
     >>> [float(c[0]) for c in frame_centres(ModelConfig(("cat", "dog")))]
     [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0, 127.0, 127.0, 127.0, 639.0]
     """
-    centres, offset, spacing = [], 0.0, 1
-    for length in config.layer_lengths:
-        centres.append(offset + spacing * np.arange(length, dtype=np.float64))
-        before, _ = same_padding(length, kernel_size=config.kernel_size, stride=config.stride)
-        offset += spacing * ((config.kernel_size - 1) / 2 - before)
-        spacing *= config.stride
+    offset, spacing = 0.0, 1
+    centres = [np.arange(config.segment_length, dtype=np.float64)]
+    blocks = zip(config.layer_lengths, config.kernel_sizes, config.strides, strict=False)
+    for (length, kernel_size, stride), after in zip(blocks, config.layer_lengths[1:], strict=True):
+        before, _ = same_padding(length, kernel_size=kernel_size, stride=stride)
+        offset += spacing * ((kernel_size - 1) / 2 - before)
+        spacing *= stride
+        centres.append(offset + spacing * np.arange(after, dtype=np.float64))
     return tuple(centres)
 
 

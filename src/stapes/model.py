@@ -6,7 +6,6 @@ of the optimiser is one operation and not one for each of forty small tensors.
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ class Network(nn.Module):
     Attributes:
         flat: all parameters [n], one after another as :meth:`tensors` names them.
         statistics: running mean and variance of every convolution's output before its bias is
-            added [2, n_layers * n_filters].
+            added [2, sum of channels].
     """
 
     statistics: Tensor
@@ -39,13 +38,12 @@ class Network(nn.Module):
         """
         super().__init__()
         self.config = config
-        n, channels = config.n_layers, config.n_filters
-        self.blocks = Blocks((channels,) * n, (config.kernel_size,) * n, (config.stride,) * n)
+        self.blocks = Blocks(config.channels, config.kernel_sizes, config.strides)
         self.scratch = Scratch()
         initial = _initial(config, with_none=with_none)
         self._shapes = {name: tensor.shape for name, tensor in initial.items()}
         self.flat = nn.Parameter(torch.cat([tensor.flatten() for tensor in initial.values()]))
-        biases = torch.cat([initial[f"convs.{i}.bias"] for i in range(n)])
+        biases = torch.cat([initial[f"convs.{i}.bias"] for i in range(config.n_layers)])
         self.register_buffer("statistics", torch.stack([-biases, torch.ones_like(biases)]))
 
     def forward(self, segments: Tensor) -> Tensor:
@@ -75,14 +73,12 @@ def _initial(config: ModelConfig, *, with_none: bool) -> dict[str, Tensor]:
     The trunk's weights, gammas and betas come as the kernels want them, and units of the head
     side by side.
     """
-    sizes = [1] + [config.n_filters] * config.n_layers
-    convs = [
-        nn.Conv1d(n_in, n_out, config.kernel_size, config.stride) for n_in, n_out in pairwise(sizes)
-    ]
-    norms = [nn.BatchNorm1d(n_out) for n_out in sizes[1:]]
-    heads = {"head": nn.Linear(config.n_filters, config.n_outputs)}
+    convs = [nn.Conv1d(n_in, n_out, k) for n_out, n_in, k in config.kernel_shapes]
+    norms = [nn.BatchNorm1d(n_out) for n_out in config.channels]
+    n_pooled = config.channels[-1]
+    heads = {"head": nn.Linear(n_pooled, config.n_outputs)}
     if with_none:
-        heads["none"] = nn.Linear(config.n_filters, 1)
+        heads["none"] = nn.Linear(n_pooled, 1)
     return (
         _named("convs", convs, "weight")
         | _named("norms", norms, "weight")

@@ -39,6 +39,11 @@ def available() -> bool:
     return _native is not None
 
 
+def extension() -> Any:
+    """The compiled module; None where it was not built."""
+    return _native
+
+
 def kernels() -> str:
     """The build that this processor runs: "avx512", "avx2", "baseline", or "none"."""
     return str(_native.kernels) if available() else "none"
@@ -227,29 +232,33 @@ class Listener:
     """
 
     def __init__(
-        self, kernels: Sequence[Array], biases: Sequence[Array], *, stride: int, segment_length: int
+        self,
+        kernels: Sequence[Array],
+        biases: Sequence[Array],
+        *,
+        strides: Sequence[int],
+        segment_length: int,
     ) -> None:
         """Note the weights.
 
         Args:
             kernels: one [C_out, C_in, K] a block.
             biases: one [C_out] a block.
-            stride: of every block, one of ``STRIDES``.
+            strides: one of ``STRIDES`` a block.
             segment_length: samples.
         """
         self._weights = tuple(map(_plain, kernels)), tuple(map(_plain, biases))
-        self._stride, self._segment_length = stride, segment_length
+        self._strides, self._segment_length = list(strides), segment_length
         self._listeners: dict[tuple[int, int], Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The weights; memory is found anew."""
-        make = partial(Listener, stride=self._stride, segment_length=self._segment_length)
+        make = partial(Listener, strides=self._strides, segment_length=self._segment_length)
         return make, self._weights
 
     def most(self, hop_length: int) -> int:
         """How many segments one stretch may have; 1 where segments share nothing at that hop."""
-        total_stride = self._stride ** len(self._weights[0])
-        if hop_length % total_stride or hop_length >= self._segment_length:
+        if hop_length % math.prod(self._strides) or hop_length >= self._segment_length:
             return 1
         return 1 + (MOST_SECONDS - 1) * self._segment_length // hop_length if self._share() else 1
 
@@ -301,7 +310,7 @@ class Listener:
                 self._segment_length,
                 [len(k) for k in kernels],
                 [k.shape[2] for k in kernels],
-                [self._stride] * len(kernels),
+                self._strides,
                 np.concatenate([a.ravel() for a in (*kernels, *biases)]),
                 hop_length,
                 self.most(hop_length) if hop_length else 1,

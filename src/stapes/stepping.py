@@ -126,8 +126,7 @@ class Stepper:
         """The graph of a step, which is not taken yet, the batch it reads and what it tells."""
         given = Batch(batch.segments.clone(), batch.targets.clone(), batch.clips)
         graph = torch.cuda.CUDAGraph()
-        # Another thread makes the next batch meanwhile, and may ask for memory.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph):
             told = self._step(given)
         return graph, given, told
 

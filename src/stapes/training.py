@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def fit(
     coming = batches(config, settings, known, foreign, first_step=state.step)
     names = [*known.names, *foreign.names]
     began = time.monotonic() - state.seconds
-    with Interruption() as interruption, closing(coming), _told_of_memory(settings):
+    with Interruption() as interruption, _told_of_memory(settings):
         for batch in coming:
             _take_step(state, settings, batch, names=names)
             state.seconds = time.monotonic() - began

@@ -136,7 +136,7 @@ def _clip_words(explanation: ClipExplanation) -> dict[str, tuple[str, str]]:
             "One segment from top to bottom. Every layer keeps the time axis but halves its"
             " detail; each line is a filter, in stronger colour where it responds more. The last"
             " row is what each moment adds to the answer."
-            if explanation.config.stride == 2
+            if set(explanation.config.strides) == {2}
             else "One segment from top to bottom, coarser with every layer; each line is a filter,"
             " in stronger colour where it responds more. The last row is what each moment adds.",
         ),

@@ -1,0 +1,87 @@
+// Segments for training: drawn between samples, mixed, filtered, with noise, at a level.
+#pragma once
+#include <cmath>
+#include <cstring>
+
+#include "kernels.h"
+#include "vectors.h"
+
+namespace stapes {
+namespace {
+
+// x at the places `at`, linearly between samples.
+inline Vector between(const float* x, Vector at) {
+  const Mask left = __builtin_convertvector(at, Mask);
+  const Vector rest = at - __builtin_convertvector(left, Vector);
+#if STAPES_LANES == 16
+  if (at[V - 1] < 2 * V - 1) {  // all lies within two vectors
+    const auto a = reinterpret_cast<__m512>(load(x)), b = reinterpret_cast<__m512>(load(x + V));
+    const auto from = [&](Mask place) {
+      const auto index = reinterpret_cast<__m512i>(place);
+      return reinterpret_cast<Vector>(_mm512_permutex2var_ps(a, index, b));
+    };
+    const Vector low = from(left);
+    return low + rest * (from(left + 1) - low);
+  }
+#endif
+  Vector low, high;
+  for (int j = 0; j < V; j++) low[j] = x[left[j]], high[j] = x[left[j] + 1];
+  return low + rest * (high - low);
+}
+
+// out[i] = the sound at first + rate * i, linearly between samples.
+void draw(const float* sound, double first, double rate, int64_t length, float* out) {
+  Vector steps;
+  for (int j = 0; j < V; j++) steps[j] = static_cast<float>(rate) * j;
+  for (int64_t i = 0; i < length; i += V) {
+    const double place = first + rate * i;
+    const int64_t whole = static_cast<int64_t>(place);
+    const Vector drawn = between(sound + whole, steps + static_cast<float>(place - whole));
+    if (i + V <= length) store(out + i, drawn);
+    else std::memcpy(out + i, &drawn, sizeof(float) * (length - i));
+  }
+}
+
+constexpr int FILTERED = 8;  // vectors that are filtered at once
+
+// y[t] = sum over k of taps[k] * x[t + k], up to whole blocks of vectors.
+void filter(const float* x, const float* taps, int64_t n_taps, int64_t length, float* y) {
+  for (int64_t t = 0; t < length; t += FILTERED * V) {
+    Vector total[FILTERED] = {};
+    for (int64_t k = 0; k < n_taps; k++)
+#pragma GCC unroll 8
+      for (int j = 0; j < FILTERED; j++) total[j] += taps[k] * load(x + t + k + j * V);
+#pragma GCC unroll 8
+    for (int j = 0; j < FILTERED; j++) store(y + t + j * V, total[j]);
+  }
+}
+
+// One row of a batch; `room` holds twice vary_floats() floats.
+void vary(const Variation& v, int64_t row, float* room) {
+  const int64_t n = v.length, before = v.n_taps / 2;
+  float *mixed = room, *y = room + vary_floats(v);
+  const float *x = v.segments + row * n, *z = v.segments + v.partners[row] * n;
+  const float own = v.own[row], other = v.other[row], shift = v.shift[row];
+  std::memset(mixed, 0, sizeof(float) * vary_floats(v));
+  for (int64_t t = 0; t < n; t++) mixed[before + t] = own * x[t] + other * z[t] + shift;
+  filter(mixed, v.taps + row * v.n_taps, v.n_taps, n, y);
+  // What is mixed has a mean of 0, and filtered still almost: squares about 0 do not cancel.
+  const float *noise = v.noises + v.noise_starts[row], level = v.noise_levels[row];
+  Vector total{}, square{};
+  std::memset(y + n, 0, sizeof(float) * V);
+  for (int64_t t = 0; t < n; t += V) {
+    Vector added{};
+    std::memcpy(&added, noise + t, sizeof(float) * (n - t < V ? n - t : V));
+    const Vector heard = load(y + t) + level * added;
+    store(y + t, heard);
+    total += heard;
+    square += heard * heard;
+  }
+  const double mean = sum(total) / n, power = std::fmax(sum(square) / n - mean * mean, 0.0);
+  const float scale = static_cast<float>(v.rms[row] / std::fmax(std::sqrt(power), v.least_rms));
+  const float offset = static_cast<float>(mean);
+  for (int64_t t = 0; t < n; t++) v.out[row * n + t] = (y[t] - offset) * scale;
+}
+
+}  // namespace
+}  // namespace stapes
