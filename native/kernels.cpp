@@ -340,6 +340,7 @@ void backward(const Plan& p, int i, int unit, const Scratch& s) {
   double* sums = p.partial + unit * p.partial_size;
   float* first_sums = s.sums + round_up(layer.c_out, OUTER_LEFT) * n_rows * V;
   std::memset(sums, 0, sizeof(double) * p.partial_size);
+  const bool along = !goes_across(layer.c_out);
   int64_t unflushed = 0;
   for (int b = unit_begin(p, unit), end = unit_begin(p, unit + 1); b < end; b++)
     for (int first = 0; first < below.places; first += below.tile) {
@@ -353,13 +354,14 @@ void backward(const Plan& p, int i, int unit, const Scratch& s) {
       for (int c = 0; c < layer.c_out; c++)
         s.left[c] = s.dy + c * dy_row + MARGIN + below.halo;
       input_rows(layer, tile.activations, tile.row, s.right);
-      add_outer(s.left, layer.c_out, s.right, n_rows, count, s.sums);
+      if (along) add_outer(s.left, layer.c_out, s.right, n_rows, count, s.sums);
+      else add_across(s.left, layer.c_out, s.right, n_rows, n, s.turned, s.sums);
       input_gradient(layer, below, below.halo, count, s, dy_row);
       put_gradient(p, i - 1, b, first, count, tile, s, sums);
       if (i == 1) first_outer(p, b, first, count, s, first_sums);
       unflushed += below.tile;
       if (unflushed >= FLUSH || (last && b == end - 1)) {
-        flush_outer(s.sums, layer.c_out, n_rows, sums + p.weight_sums);
+        (along ? flush_outer : flush_across)(s.sums, layer.c_out, n_rows, sums + p.weight_sums);
         if (i == 1) flush_outer(first_sums, n_first, below.kernel, sums + p.first_sums);
         unflushed = 0;
       }

@@ -6,7 +6,7 @@ namespace stapes {
 
 // Scratch memory of one thread.
 struct Scratch {
-  float *activations, *first, *out, *dy, *sums, *edges;
+  float *activations, *first, *out, *dy, *turned, *sums, *edges;
   const float **left, **right;
 };
 

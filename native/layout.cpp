@@ -115,6 +115,7 @@ void set_sums(Plan& p, const Kernels& kernels) {
     const int64_t taps = int64_t(a.c_in) * a.kernel;
     p.max_rows = std::max({p.max_rows, taps, int64_t(a.c_out) * a.kernel, 2 * a.c_out + int64_t(1)});
     p.row_sums = std::max(p.row_sums, round_up(a.c_out, kernels.outer_left) * taps);
+    if (i) p.turned_floats = std::max(p.turned_floats, p.layers[i - 1].tile * round_up(a.c_out, MARGIN));
     p.weight_sums = std::max<int64_t>(p.weight_sums, 3 * a.c_out);
     outer = std::max(outer, taps * a.c_out);
   }
@@ -151,6 +152,7 @@ Scratch cut_scratch(const Plan& p, Cutter& cut) {
   Scratch s;
   for (float** tile : {&s.activations, &s.first, &s.out, &s.dy})
     *tile = cut.take<float>(p.tile_floats);
+  s.turned = cut.take<float>(p.turned_floats);
   s.sums = cut.take<float>(p.row_sums);
   s.edges = cut.take<float>(2 * p.edge_floats);
   s.left = cut.take<const float*>(p.max_rows);

@@ -73,6 +73,7 @@ struct Plan {
   int64_t max_rows;        // input rows of the largest product
   int64_t tile_floats;  // of the largest tile, in floats
   int64_t row_sums;     // accumulators of the largest product rows x rows^T, in floats
+  int64_t turned_floats;  // of the largest tile of a gradient, frame after frame
   int64_t edge_floats;  // of the largest edge
 };
 

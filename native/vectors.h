@@ -255,6 +255,67 @@ inline void add_outer(const float* const* left, int n_left, const float* const* 
   }
 }
 
+// ---- the same with the rows on the left along the lanes, for layers that fill them ----
+
+constexpr int ACROSS = OUTER_LEFT * OUTER_RIGHT * 2 / 5;  // rows on the right that are worked on at once
+
+inline bool goes_across(int n_left) { return 4 * n_left >= 3 * round_up(n_left, V); }
+
+// Rows [n_left][n] to frames [n][row], zeros behind.
+inline void turn(const float* const* rows, int n_left, int n, float* turned, int64_t row) {
+  for (int64_t c = n_left; c < row; c++)
+    for (int t = 0; t < n; t++) turned[t * row + c] = 0.0f;
+  for (int c = 0; c < n_left; c++)
+    for (int t = 0; t < n; t++) turned[t * row + c] = rows[c][t];
+}
+
+// sums[j][i] += left[t][i] * right[j][t] for N rows and M vectors, over n frames.
+template <int N, int M>
+void across(const float* left, int64_t row, const float* const* right, int n, float* sums) {
+  Vector acc[N][M];
+#pragma GCC unroll 16
+  for (int j = 0; j < N; j++)
+#pragma GCC unroll 16
+    for (int i = 0; i < M; i++) acc[j][i] = load(sums + j * row + i * V);
+  for (int t = 0; t < n; t++) {
+    Vector x[M];
+#pragma GCC unroll 16
+    for (int i = 0; i < M; i++) x[i] = load(left + t * row + i * V);
+#pragma GCC unroll 16
+    for (int j = 0; j < N; j++)
+#pragma GCC unroll 16
+      for (int i = 0; i < M; i++) acc[j][i] += right[j][t] * x[i];
+  }
+#pragma GCC unroll 16
+  for (int j = 0; j < N; j++)
+#pragma GCC unroll 16
+    for (int i = 0; i < M; i++) store(sums + j * row + i * V, acc[j][i]);
+}
+
+// Any number of rows on both sides; sums: [n_right][n_left up to whole vectors].
+inline void add_across(const float* const* left, int n_left, const float* const* right,
+                       int n_right, int n, float* turned, float* sums) {
+  const int64_t row = round_up(n_left, V);
+  turn(left, n_left, n, turned, row);
+  for (int i = 0; i < row; i += 2 * V) {
+    const bool two = i + V < row;
+    int j = 0;
+    for (; j + ACROSS <= n_right; j += ACROSS)
+      (two ? across<ACROSS, 2> : across<ACROSS, 1>)(turned + i, row, right + j, n,
+                                                    sums + j * row + i);
+    for (; j < n_right; j++)
+      (two ? across<1, 2> : across<1, 1>)(turned + i, row, right + j, n, sums + j * row + i);
+  }
+}
+
+// Adds the sums to out: [n_right][n_left] and clears them.
+inline void flush_across(float* sums, int n_left, int n_right, double* out) {
+  const int64_t row = round_up(n_left, V);
+  for (int j = 0; j < n_right; j++)
+    for (int i = 0; i < n_left; i++) out[j * n_left + i] += sums[j * row + i];
+  __builtin_memset(sums, 0, sizeof(float) * row * n_right);
+}
+
 // Adds the lanes of the sums to out: [n_right][n_left] and clears them.
 inline void flush_outer(float* sums, int n_left, int n_right, double* out) {
   const int64_t padded = round_up(n_left, OUTER_LEFT);

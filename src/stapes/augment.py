@@ -75,7 +75,9 @@ class Augmenter:
         level_db = rng.uniform(-LEVEL_STEP_DB / 2, LEVEL_STEP_DB / 2, n_batch)
         means, rms = means_and_rms(segments)
         power = np.sqrt(share**2 + (1 - share) ** 2)
-        own, other = share / power / rms, (1 - share) / power / rms[partners]
+        signs = rng.choice((-1.0, 1.0), (2, n_batch))  # which way round a microphone is wired
+        own = signs[0] * share / power / rms
+        other = signs[1] * (1 - share) / power / rms[partners]
         by = Variations(
             partners,
             own=_single(own),
