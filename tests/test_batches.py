@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stapes import native, negatives
+from stapes import native, native_batches, negatives
 from stapes.batches import Examples, MadeUp, batches
 from stapes.config import ModelConfig, TrainingConfig
 from stapes.generator import SegmentGenerator
@@ -78,6 +78,22 @@ def test_drawing_is_linear_interpolation_about_the_middle(monkeypatch, kernels):
         assert middle % 1 == pytest.approx(0.5, abs=0.01)
         wanted = np.interp(at[inside], places, noise)
         np.testing.assert_allclose(segment[inside], wanted, atol=5e-3)
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 3])
+def test_any_number_of_segments_is_drawn(n_rows):
+    noise = np.random.default_rng(2).normal(size=5000).astype(np.float32)
+    generator = SegmentGenerator([noise, noise], [0, 1], segment_length=1000, gate=0)
+    batch = generator.batch(3, batch_size=n_rows)
+    assert batch.segments.shape == (n_rows, 1000) and len(batch.clips) == n_rows
+
+
+@pytest.mark.skipif(not native.available(), reason="the native kernels are not built")
+def test_what_lies_outside_of_the_sound_is_refused():
+    sound, out = np.zeros(2000, np.float32), np.empty((1, 1000), np.float32)
+    for first, rate in [(-1.0, 1.0), (990.0, 1.0), (0.0, 2.0), (float("nan"), 1.0), (0.0, 0.0)]:
+        with pytest.raises(ValueError, match="outside"):
+            native_batches.draw(sound, np.array([first]), np.array([rate]), n_threads=2, out=out)
 
 
 def models(n: int) -> np.ndarray:

@@ -264,6 +264,50 @@ def test_crossval_leaves_a_run_that_reports_itself_again(tmp_path, overlapping):
     assert "<audio" not in (out / "report.html").read_text()
 
 
+def test_a_cross_validation_goes_on_where_it_ended(tmp_path, overlapping):
+    whole = crossval(overlapping, out=tmp_path / "whole", seeds=1, by_file=False, **QUICK)
+    assert "by_file" not in whole
+
+    def until_the_second_training(task: str, done: int, total: int, note: str) -> None:
+        if (task, done) == ("cross-validating", 3):
+            raise KeyboardInterrupt
+
+    out = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        crossval(
+            overlapping,
+            out=out,
+            seeds=1,
+            by_file=False,
+            progress=until_the_second_training,
+            **QUICK,
+        )
+    (state,) = (out / "trainings").glob("cross-validating-0-0.*")
+    with pytest.raises(UsageError, match="already holds trainings"):
+        crossval(overlapping, out=out, seeds=1, by_file=False, **QUICK)
+    written, made = state.stat().st_mtime_ns, []
+    resumed = crossval(
+        overlapping,
+        out=out,
+        seeds=1,
+        by_file=False,
+        resume=True,
+        progress=lambda *told: made.append(told[:2]),
+        **QUICK,
+    )
+    assert ("cross-validating", 1) not in made  # the first training was there
+    assert ("cross-validating", 3) in made
+    assert written and not (out / "trainings").exists()
+    assert resumed["folds"] == whole["folds"]
+    model = "model.safetensors"
+    assert (out / model).read_bytes() == (tmp_path / "whole" / model).read_bytes()
+
+
+def test_resuming_a_cross_validation_asks_for_its_folder(overlapping):
+    with pytest.raises(UsageError, match="--out"):
+        crossval(overlapping, seeds=1, resume=True, **QUICK)
+
+
 def test_nothing_is_reported_of_a_folder_without_results(tmp_path):
     with pytest.raises(UsageError, match=r"no results to report.*give a run folder"):
         reporting.report(tmp_path)

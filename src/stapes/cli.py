@@ -137,6 +137,10 @@ def crossval(
     labels: Labels = None,
     leaks: LeakChoice = "refuse",
     foreign: Foreign = None,
+    by_file: Annotated[
+        bool, typer.Option("--by-file/--no-by-file", help="See what a split by file would say.")
+    ] = True,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     epochs: Epochs = None,
     batch_size: Batch = None,
@@ -158,7 +162,9 @@ def crossval(
             out=out,
             preset=preset,
             seeds=seeds,
+            resume=resume,
             overwrite=overwrite,
+            by_file=by_file,
             progress=progress,
             leaks=leaks,
             **settings,

@@ -1,10 +1,11 @@
 """Grouped k-fold cross-validation: every clip is judged by networks that never heard its source."""
 
 import time
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stapes import account, experiment, reporting, runs
 from stapes.checkpoint import Model
@@ -16,17 +17,22 @@ from stapes.measurement import Measured, measure, measure_foreign, summarise
 from stapes.progress import Progress, silent
 from stapes.splits import Pairs, folds
 
+if TYPE_CHECKING:
+    from stapes.training import State, Step
+
 Answers = list[list[Measured]]
 """What was said of the clips of each fold, by seed."""
 
 
-def crossval(
+def crossval(  # noqa: PLR0913 (each is an option of the command)
     data: str | Path,
     *,
     out: str | Path | None = None,
     preset: str = "classic",
     seeds: int = 3,
+    resume: bool = False,
     overwrite: bool = False,
+    by_file: bool = True,
     progress: Progress = silent,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -40,7 +46,9 @@ def crossval(
             is calibrated by the answers out of fold; without it nothing is written.
         preset: name of the network.
         seeds: trainings of each fold, with the seeds 0, 1, ...
+        resume: go on where an earlier cross-validation in ``out`` ended.
         overwrite: replace an earlier run in ``out``.
+        by_file: see also what a split by file would have said, which doubles the time.
         progress: told how it goes.
         **settings: fields of :class:`stapes.experiment.DataOptions`, and of
             :class:`stapes.config.TrainingConfig` except the seed.
@@ -54,35 +62,61 @@ def crossval(
     (options, base), sizes = experiment.parse(settings), preset_sizes(preset)
     if out is not None:
         runs.refuse_inside(out, data)
-    place = nullcontext() if out is None else runs.run_folder(out, overwrite=overwrite)
+    if resume and out is None:
+        raise UsageError("--resume goes on in a run folder: give the --out of the earlier run")
+    place = (
+        nullcontext() if out is None else runs.run_folder(out, resume=resume, overwrite=overwrite)
+    )
     with place as folder:
         decoded, audit = experiment.read(data, progress, options=options)
         config = ModelConfig(experiment.class_names(decoded.clips), **sizes)
-        trial = _Trial(decoded, experiment.read_foreign(options, progress), config, base, progress)
+        foreign = experiment.read_foreign(options, progress)
+        trial = _Trial(decoded, foreign, config, base, progress, folder=folder)
         pairs = folds(decoded.clips, seed=0, allow_leaks=options.leaks == "allow")
-        if folder is not None and overwrite:
-            runs.clear(folder)
-        measured, metrics, knowledge = _measure(trial, pairs, seeds)
+        if folder is not None:
+            if overwrite:
+                runs.clear(folder)
+            (folder / runs.TRAININGS_FOLDER).mkdir(exist_ok=True)
+        measured, metrics, knowledge = _measure(trial, pairs, seeds, by_file=by_file)
         metrics |= experiment.provenance("crossval", data, decoded, trial.foreign, started=started)
         metrics |= {"audit": audit, "leaks": options.leaks}
         metrics |= {"preset": preset, "settings": as_dict(base)}
+        metrics["training_seconds"] = trial.seconds
         doubts = account.suspicions(measured.known, knowledge["calibration"])
         metrics["suspicious"] = [suspicion.as_dict() for suspicion in doubts[0]]
         if folder is not None:
             model = _final_model(trial, preset, knowledge)
             reporting.write_run(folder, metrics, decoded, model=model, doubts=doubts)
+            runs.forget_trainings(folder)
     return metrics
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """Everything that the trainings of a cross-validation share."""
+    """Everything that the trainings of a cross-validation share, and the seconds each took."""
 
     decoded: DecodedDataset
     foreign: DecodedDataset
     config: ModelConfig
     settings: TrainingConfig
     progress: Progress
+    folder: Path | None
+    seconds: list[float] = field(default_factory=list)
+
+    def learn(
+        self, name: str, training: Sequence[int], *, seed: int, on_step: "Callable[[Step], None]"
+    ) -> "State":
+        """One training, which goes on from its saved state where there is one."""
+        state = experiment.learn(
+            self.decoded,
+            training,
+            config=self.config,
+            settings=replace(self.settings, seed=seed),
+            state_path=self.folder and runs.training_state(self.folder, name),
+            on_step=on_step,
+        )
+        self.seconds.append(round(state.seconds, 3))
+        return state
 
     def answers(self, pairs: Pairs, seeds: int, *, task: str) -> Answers:
         """Train on each fold's other clips, with each seed, and ask about its own."""
@@ -94,11 +128,10 @@ class _Trial:
     def _answer(self, pairs: Pairs, seed: int, k: int, seeds: int, *, task: str) -> Measured:
         n_folds = len(pairs)
         training, held = pairs[k]
-        state = experiment.learn(
-            self.decoded,
+        state = self.learn(
+            f"{task}-{seed}-{k}",
             training,
-            config=self.config,
-            settings=replace(self.settings, seed=seed),
+            seed=seed,
             on_step=experiment.step_reporter(
                 self.progress,
                 task,
@@ -114,7 +147,7 @@ class _Trial:
 
 
 def _measure(
-    trial: _Trial, pairs: Pairs, seeds: int
+    trial: _Trial, pairs: Pairs, seeds: int, *, by_file: bool
 ) -> tuple[Measured, dict[str, Any], dict[str, Any]]:
     """What was said of every clip, how good that is, and what a model may know of itself by it."""
     decoded = trial.decoded
@@ -129,9 +162,9 @@ def _measure(
     ]
     metrics["seeds"] = [{"seed": s, **_headline(m)} for s, m in enumerate(by_seed)]
     alone = [replace(clip, source=clip.name, fold=None) for clip in decoded.clips]
-    if len({clip.source for clip in decoded.clips}) < len({clip.name for clip in alone}):
-        by_file = folds(alone, n_folds=len(pairs), seed=0)
-        found = trial.answers(by_file, seeds, task="split by file, to compare")
+    if by_file and len({clip.source for clip in decoded.clips}) < len({c.name for c in alone}):
+        leaking = folds(alone, n_folds=len(pairs), seed=0)
+        found = trial.answers(leaking, seeds, task="split by file, to compare")
         joined = Measured.join([part for of_seed in found for part in of_seed])
         metrics["by_file"] = _headline(joined.known, n_repeats=seeds)
     return together, metrics, knowledge
@@ -147,13 +180,8 @@ def _headline(measured: Measured, *, n_repeats: int = 1) -> dict[str, Any]:
 def _final_model(trial: _Trial, preset: str, knowledge: dict[str, Any]) -> Model:
     """A model that learnt from all clips."""
     everything = range(len(trial.decoded.clips))
-    state = experiment.learn(
-        trial.decoded,
-        everything,
-        config=trial.config,
-        settings=trial.settings,
-        on_step=experiment.step_reporter(trial.progress, "training on all clips"),
-    )
+    on_step = experiment.step_reporter(trial.progress, "training on all clips")
+    state = trial.learn("all", everything, seed=trial.settings.seed, on_step=on_step)
     origin = experiment.about(trial.decoded, everything, state, preset, trial.settings)
     profile = experiment.profile_of(trial.decoded, everything)
     return Model(trial.config, state.best, origin, profile=profile, **knowledge)

@@ -15,13 +15,15 @@ STATE_FILE = "state.safetensors"
 METRICS_FILE = "metrics.json"
 HISTORY_FILE = "history.jsonl"
 REPORT_FILE = "report.html"
+STATE_SUFFIX = ".state.safetensors"
+TRAININGS_FOLDER = "trainings"
 DOUBTS_FILE = "suspicious.csv"
 LABELS_FOLDER = "audacity"
 LOCK_FILE = ".lock"
 
 FILES = (
     *(STATE_FILE, METRICS_FILE, HISTORY_FILE, REPORT_FILE, checkpoint.MODEL_FILE),
-    *(DOUBTS_FILE, LABELS_FOLDER),
+    *(DOUBTS_FILE, LABELS_FOLDER, TRAININGS_FOLDER),
 )
 
 
@@ -57,10 +59,22 @@ def clear(folder: Path) -> None:
     for name in FILES:
         path = folder / name
         if path.is_dir():
-            for table in path.glob("*.txt"):
-                table.unlink()
+            for file in (*path.glob("*.txt"), *path.glob(f"*{STATE_SUFFIX}")):
+                file.unlink()
         else:
             path.unlink(missing_ok=True)
+
+
+def training_state(folder: Path, name: str) -> Path:
+    """Where one of many trainings of a run saves its state."""
+    return folder / TRAININGS_FOLDER / f"{name.replace(' ', '-')}{STATE_SUFFIX}"
+
+
+def forget_trainings(folder: Path) -> None:
+    """Throw away the states of many trainings, once their results are written."""
+    for state in (folder / TRAININGS_FOLDER).glob(f"*{STATE_SUFFIX}"):
+        state.unlink()
+    (folder / TRAININGS_FOLDER).rmdir()
 
 
 def refuse_inside(out: str | Path, data: str | Path) -> None:
