@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stapes.config import ModelConfig, same_padding
+from stapes.config import ModelConfig, preset_sizes, same_padding
 from stapes.engine import NORMALISATION_EPSILON, FoldedNetwork, probabilities
 from stapes.errors import UsageError
 from stapes.model import Network
@@ -177,3 +177,18 @@ def test_a_number_out_of_range_is_told_with_its_range(field, value):
     arguments = {"classes": ("a", "b"), field: value}
     with pytest.raises(UsageError, match=field):
         ModelConfig(**arguments)
+
+
+@pytest.mark.parametrize(("preset", "most"), [("classic", 3_041), ("small", 25_000)])
+def test_presets_are_as_small_as_they_say(preset, most):
+    for n_classes in (2, 10):
+        classes = tuple(map(str, range(n_classes)))
+        config = ModelConfig(classes, **preset_sizes(preset))
+        assert config.n_parameters <= most + (99 if preset == "classic" and n_classes > 2 else 0)
+        assert config.total_stride == 1024  # timelines every 64 ms share their frames
+
+
+def test_the_largest_preset_is_no_larger_than_micro_acdnet():
+    config = ModelConfig(tuple(map(str, range(10))), **preset_sizes("large"))
+    assert config.n_parameters <= 131_000
+    assert config.total_stride == 1024

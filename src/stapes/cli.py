@@ -15,7 +15,10 @@ from typer.exceptions import TyperException
 from stapes import __version__
 from stapes.errors import StapesError, UsageError
 from stapes.options import (
+    EXTRA_OF,
     Batch,
+    Budget,
+    ByFile,
     Data,
     Device,
     Epochs,
@@ -56,15 +59,6 @@ if TYPE_CHECKING:
 STDOUT = 1
 """File descriptor of the standard output."""
 
-EXTRA_OF = {
-    "jinja2": "train",
-    "kagglehub": "fetch",
-    "matplotlib": "train",
-    "sklearn": "train",
-    "torch": "train",
-}
-"""What to install for the modules that a base install lacks."""
-
 app = typer.Typer(
     help="Recognise sounds straight from the waveform with a tiny convolutional network.",
     rich_markup_mode=None,
@@ -91,6 +85,7 @@ def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     preset: Preset = "classic",
+    budget: Budget = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     labels: Labels = None,
     leaks: LeakChoice = "refuse",
@@ -115,6 +110,7 @@ def train(
             data,
             out=out,
             preset=preset,
+            budget=budget,
             resume=resume,
             overwrite=overwrite,
             progress=progress,
@@ -137,9 +133,7 @@ def crossval(
     labels: Labels = None,
     leaks: LeakChoice = "refuse",
     foreign: Foreign = None,
-    by_file: Annotated[
-        bool, typer.Option("--by-file/--no-by-file", help="See what a split by file would say.")
-    ] = True,
+    by_file: ByFile = True,
     resume: Resume = False,
     overwrite: Overwrite = False,
     epochs: Epochs = None,

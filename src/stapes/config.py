@@ -223,9 +223,24 @@ class TrainingConfig:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "classic": {"n_layers": 10, "n_filters": 10, "kernel_size": 3, "stride": 2}
+    "classic": {"n_layers": 10, "n_filters": 10, "kernel_size": 3, "stride": 2},
+    "small": {
+        "n_layers": 8,
+        "n_filters": (16, 16, 24, 32, 40, 40, 40, 38),
+        "kernel_size": (9, 5, 5, 3, 3, 3, 3, 3),
+        "stride": (4, 4, 4, 4, 1, 2, 2, 1),
+    },
+    "large": {
+        "n_layers": 10,
+        "n_filters": (24, 32, 48, 64, 72, 72, 72, 72, 72, 72),
+        "kernel_size": (9, 5, 5, 5, 3, 3, 3, 3, 3, 3),
+        "stride": (4, 4, 4, 4, 1, 1, 2, 1, 2, 1),
+    },
 }
-"""Named networks of the family, smallest first."""
+"""Named networks of the family, smallest first: at most 25,000 and 131,000 parameters."""
+
+PRESET_EPOCHS = {"classic": 30, "small": 80, "large": 80}
+"""For how long each is trained unless asked otherwise."""
 
 
 def preset_sizes(preset: str) -> dict[str, Any]:
@@ -237,6 +252,16 @@ def preset_sizes(preset: str) -> dict[str, Any]:
     if preset not in PRESETS:
         raise UsageError(f"preset is {preset!r}: give one of {', '.join(PRESETS)}")
     return PRESETS[preset]
+
+
+def preset_training(preset: str) -> dict[str, Any]:
+    """What a preset changes of the defaults of :class:`TrainingConfig`.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    preset_sizes(preset)
+    return {"epochs": PRESET_EPOCHS[preset]}
 
 
 def same_padding(length: int, *, kernel_size: int, stride: int) -> tuple[int, int]:

@@ -59,7 +59,7 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
     started = time.monotonic()
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}: give at least 1")
-    (options, base), sizes = experiment.parse(settings), preset_sizes(preset)
+    (options, base), sizes = experiment.parse(settings, preset), preset_sizes(preset)
     if out is not None:
         runs.refuse_inside(out, data)
     if resume and out is None:

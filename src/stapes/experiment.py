@@ -12,7 +12,7 @@ from stapes import __version__
 from stapes.auditing import Finding, find_sources, summarise
 from stapes.auditing import leaks as divided
 from stapes.clips import Clip, Dataset, Skip, listing
-from stapes.config import SAMPLE_RATE, ModelConfig, TrainingConfig, as_dict
+from stapes.config import SAMPLE_RATE, ModelConfig, TrainingConfig, as_dict, preset_training
 from stapes.copies import mark
 from stapes.corrections import apply_labels
 from stapes.dataset import DecodedDataset, decode, join_copies, list_clips
@@ -60,12 +60,12 @@ class DataOptions:
             raise UsageError(f"leaks is {self.leaks!r}: give one of {', '.join(get_args(Leaks))}")
 
 
-def parse(settings: dict[str, Any]) -> tuple[DataOptions, TrainingConfig]:
-    """Keyword arguments of a protocol, by what they are about."""
+def parse(settings: dict[str, Any], preset: str) -> tuple[DataOptions, TrainingConfig]:
+    """Keyword arguments of a protocol, by what they are about, and how its preset is trained."""
     names = {field.name for field in dataclasses.fields(DataOptions)}
     options = {key: value for key, value in settings.items() if key in names}
     rest = {key: value for key, value in settings.items() if key not in names}
-    return DataOptions(**options), TrainingConfig(**rest)
+    return DataOptions(**options), TrainingConfig(**{**preset_training(preset), **rest})
 
 
 def read(

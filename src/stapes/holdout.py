@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stapes import account, checkpoint, experiment, reporting, runs
+from stapes.budget import choose, parse_budget
 from stapes.checkpoint import Model
 from stapes.config import ModelConfig, TrainingConfig, as_dict, preset_sizes
 from stapes.dataset import DecodedDataset
 from stapes.engine import FoldedNetwork
-from stapes.errors import TrainingError
+from stapes.errors import TrainingError, UsageError
 from stapes.measurement import Measured, measure, measure_foreign
 from stapes.progress import Progress, silent
 from stapes.splits import given_split, split
@@ -22,11 +24,12 @@ TEST_SHARE = 0.2
 """Share of the sources that ``train`` holds out to measure the model on."""
 
 
-def train(
+def train(  # noqa: PLR0913 (each is an option of the command)
     data: str | Path,
     *,
     out: str | Path,
     preset: str = "classic",
+    budget: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -38,6 +41,7 @@ def train(
         data: a folder of class folders, a folder or CSV with labels, or the Kaggle download.
         out: the run folder: model.safetensors, metrics.json, history.jsonl, report.html.
         preset: name of the network.
+        budget: a time such as "60s" or "5m", which chooses the preset and the epochs.
         resume: go on where an earlier run in ``out`` ended; the result is the same, bit for bit.
         overwrite: replace an earlier run in ``out``.
         progress: told how it goes.
@@ -53,16 +57,31 @@ def train(
         StopRequestedError: Ctrl-C or SIGTERM; the state is saved for ``resume``.
     """
     started = time.monotonic()
-    (options, training_config), sizes = experiment.parse(settings), preset_sizes(preset)
+    seconds = _budget_seconds(
+        budget, resume=resume, fixed=preset != "classic" or "epochs" in settings
+    )
+    options, training_config = experiment.parse(settings, preset)
     runs.refuse_inside(out, data)
     with runs.run_folder(out, resume=resume, overwrite=overwrite) as folder:
         decoded, audit = experiment.read(data, progress, options=options)
         foreign = experiment.read_foreign(options, progress)
-        config = ModelConfig(experiment.class_names(decoded.clips), **sizes)
         allowed = options.leaks == "allow"
         training, test = given_split(decoded.clips, allow_leaks=allowed) or split(
             decoded.clips, share=TEST_SHARE, seed=training_config.seed
         )
+        chosen = None
+        if seconds is not None:
+            chosen = choose(
+                decoded,
+                training,
+                settings=training_config,
+                budget_seconds=seconds,
+                spent_seconds=time.monotonic() - started,
+                progress=progress,
+            )
+            preset = chosen.chosen.preset
+            training_config = replace(training_config, epochs=chosen.chosen.epochs)
+        config = ModelConfig(experiment.class_names(decoded.clips), **preset_sizes(preset))
         if overwrite:
             runs.clear(folder)
         state = _learn(folder, decoded, training, config, training_config, progress)
@@ -88,6 +107,7 @@ def train(
             "preset": preset,
             "settings": as_dict(training_config),
             "best_epoch": state.best_epoch,
+            "budget": chosen.as_dict() if chosen else None,
             "held_out": [{"name": c.name, "label": c.label} for c in tested.known.clips],
         }
         doubts = account.suspicions(tested.known, model.calibration)
@@ -96,6 +116,18 @@ def train(
             folder, metrics, decoded, model=model, doubts=doubts, history=state.history
         )
     return metrics
+
+
+def _budget_seconds(budget: str | None, *, resume: bool, fixed: bool) -> float | None:
+    """Seconds, if a budget was given and nothing that it chooses."""
+    if budget is None:
+        return None
+    if resume or fixed:
+        raise UsageError(
+            "--budget chooses the preset and the epochs: give it without --preset, --epochs and"
+            " --resume (to resume, give the two that it chose)"
+        )
+    return parse_budget(budget)
 
 
 def _learn(

@@ -17,7 +17,14 @@ Data = Annotated[
 ]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Model file, run folder or name.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write results here.")]
-Preset = Annotated[str, typer.Option(help="Name of the network.")]
+ByFile = Annotated[
+    bool, typer.Option("--by-file/--no-by-file", help="See what a split by file would say, too.")
+]
+Preset = Annotated[str, typer.Option(help="Name of the network: classic, small or large.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="A time such as 60s or 5m, which chooses the preset and the epochs."),
+]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of 100 steps each.")]
 Batch = Annotated[int | None, typer.Option("--batch-size", help="Segments a step.")]
 Rate = Annotated[float | None, typer.Option("--learning-rate", help="Peak learning rate.")]
@@ -39,6 +46,15 @@ Foreign = Annotated[
     list[Path] | None, typer.Option(help="Folder of sounds of no class; may be given often.")
 ]
 
+
+EXTRA_OF = {
+    "jinja2": "train",
+    "kagglehub": "fetch",
+    "matplotlib": "train",
+    "sklearn": "train",
+    "torch": "train",
+}
+"""What to install for the modules that a base install lacks."""
 
 SETTINGS = ("labels", "foreign", *(f.name for f in fields(TrainingConfig) if f.name != "seed"))
 """Options that keep the defaults of the library unless they are given."""

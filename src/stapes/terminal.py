@@ -103,6 +103,8 @@ def _verdict(metrics: Mapping[str, Any]) -> Iterator["str | Text"]:
     """What else must be known before the headline is believed, a line each."""
     from rich.text import Text
 
+    if budget := metrics.get("budget"):
+        yield f"{budget['words']}."
     if by_file := metrics.get("by_file"):
         leaking, honest = by_file["clips"]["accuracy"], metrics["clips"]["accuracy"]
         yield f"A split by file says {leaking:.3f} of clips, an honest one says {honest:.3f}."

@@ -1,0 +1,140 @@
+"""What a given time buys: a preset and its epochs, by the speed of this machine."""
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stapes.config import ModelConfig, TrainingConfig, preset_sizes
+from stapes.dataset import DecodedDataset
+from stapes.errors import UsageError
+from stapes.experiment import class_names, learn
+from stapes.progress import Progress
+
+RUNGS = (
+    ("classic", 5),
+    ("classic", 10),
+    ("classic", 30),
+    ("small", 30),
+    ("small", 80),
+    ("large", 80),
+)
+"""Presets and epochs, each step of the ladder better than the one before (docs/accuracy.md)."""
+
+TRIAL_STEPS = 8
+"""By which the speed of a preset is measured."""
+
+CLOSING_SECONDS = 6.0
+"""For measuring the model and writing its report."""
+
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_budget(text: str) -> float:
+    """Seconds of a time such as 60s, 5m or 1h.
+
+    >>> parse_budget("90"), parse_budget("1.5m"), parse_budget("1h")
+    (90.0, 90.0, 3600.0)
+
+    Raises:
+        UsageError: no time, or one that is not above 0.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(s|m|min|h)?\s*", text)
+    seconds = float(found[1]) * _UNITS[found[2] or "s"] if found else 0.0
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"budget is {text!r}: give a time such as 60s, 5m or 1h")
+    return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """A step of the ladder.
+
+    Attributes:
+        preset: of the network.
+        epochs: to train it.
+        seconds: that this takes here.
+    """
+
+    preset: str
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a budget buys.
+
+    Attributes:
+        chosen: the highest step that fits, or the lowest of all.
+        more: the steps above it.
+        budget_seconds: what was given.
+    """
+
+    chosen: Rung
+    more: tuple[Rung, ...]
+    budget_seconds: float
+
+    def words(self) -> str:
+        """What was chosen, and what more time would buy."""
+        told = f"{self.budget_seconds:.0f} s buy {_words(self.chosen)}"
+        if self.chosen.seconds > self.budget_seconds:
+            told += ", which takes longer, but nothing is shorter"
+        if not self.more:
+            return f"{told}; more time buys nothing better"
+        return f"{told}; more time would buy " + ", ".join(map(_words, self.more))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "seconds": self.budget_seconds,
+            "preset": self.chosen.preset,
+            "epochs": self.chosen.epochs,
+            "expected_seconds": round(self.chosen.seconds, 1),
+            "words": self.words(),
+        }
+
+
+def _words(rung: Rung) -> str:
+    return f"{rung.preset} with {rung.epochs} epochs ({rung.seconds:.0f} s)"
+
+
+def choose(
+    decoded: DecodedDataset,
+    training: Sequence[int],
+    *,
+    settings: TrainingConfig,
+    budget_seconds: float,
+    spent_seconds: float,
+    progress: Progress,
+) -> Choice:
+    """Try a few steps of each preset on these recordings, and climb as high as the time allows.
+
+    Args:
+        decoded: all clips.
+        training: those to learn from.
+        settings: of the training, but for the epochs.
+        budget_seconds: for everything.
+        spent_seconds: of these, before.
+        progress: told which preset is tried.
+    """
+    began = time.monotonic()
+    classes, speeds = class_names(decoded.clips), dict[str, float]()
+    presets = list(dict.fromkeys(preset for preset, _ in RUNGS))
+    trial = replace(settings, epochs=1, steps_per_epoch=TRIAL_STEPS, validation_share=0, patience=0)
+    for i, preset in enumerate(presets):
+        progress("timing the presets", i, len(presets), preset)
+        config = ModelConfig(classes, **preset_sizes(preset))
+        state = learn(decoded, training, config=config, settings=trial)
+        speeds[preset] = state.seconds / TRIAL_STEPS
+    progress("timing the presets", len(presets), len(presets), "")
+    fixed = spent_seconds + time.monotonic() - began + CLOSING_SECONDS
+    rungs = [
+        Rung(preset, epochs, fixed + epochs * settings.steps_per_epoch * speeds[preset])
+        for preset, epochs in RUNGS
+    ]
+    fitting = [i for i, rung in enumerate(rungs) if rung.seconds <= budget_seconds]
+    highest = fitting[-1] if fitting else 0
+    return Choice(rungs[highest], tuple(rungs[highest + 1 :]), budget_seconds)

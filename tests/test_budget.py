@@ -1,0 +1,84 @@
+"""What a given time buys: times read, steps of the ladder climbed, and the choice trained."""
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from stapes import budget, holdout
+from stapes.budget import RUNGS, Choice, Rung, choose, parse_budget
+from stapes.config import PRESETS, TrainingConfig
+from stapes.errors import UsageError
+from stapes.experiment import read
+from stapes.progress import silent
+
+LADDER = (Rung("classic", 5, 8.0), Rung("classic", 30, 40.0), Rung("large", 80, 500.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("60s", 60), ("60", 60), (" 1.5 m ", 90), ("2min", 120), ("1h", 3600), ("0.5s", 0.5)],
+)
+def test_times(text, seconds):
+    assert parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "-5s", "0", "nan", "1e9", "5 weeks", "inf", "1m30s"])
+def test_what_is_no_time_is_refused_with_an_example(text):
+    with pytest.raises(UsageError, match="such as 60s"):
+        parse_budget(text)
+
+
+def test_the_ladder_climbs():
+    presets = [preset for preset, _ in RUNGS]
+    assert presets == sorted(presets, key=list(PRESETS).index)
+    for one, other in pairwise(RUNGS):
+        assert one[0] != other[0] or one[1] < other[1]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "seconds", "words"),
+    [
+        (0, 10, "buy classic with 5 epochs (8 s); more time would buy classic with 30"),
+        (2, 600, "buy large with 80 epochs (500 s); more time buys nothing better"),
+        (0, 3, "(8 s), which takes longer, but nothing is shorter"),
+    ],
+)
+def test_what_was_chosen_is_said_and_what_more_would_buy(chosen, seconds, words):
+    assert words in Choice(LADDER[chosen], LADDER[chosen + 1 :], seconds).words()
+
+
+@pytest.mark.parametrize(("seconds", "step"), [(1e9, -1), (0.1, 0)])
+def test_the_highest_step_that_fits_is_chosen(tones_folder, monkeypatch, seconds, step):
+    monkeypatch.setattr(budget, "TRIAL_STEPS", 1)
+    decoded, _ = read(tones_folder, silent)
+    choice = choose(
+        decoded,
+        range(len(decoded.clips)),
+        settings=TrainingConfig(batch_size=2),
+        budget_seconds=seconds,
+        spent_seconds=1.0,
+        progress=silent,
+    )
+    assert (choice.chosen.preset, choice.chosen.epochs) == RUNGS[step]
+    rungs = [choice.chosen, *choice.more]
+    assert all(rung.seconds > 1 + budget.CLOSING_SECONDS for rung in rungs)
+
+
+def test_training_takes_what_the_budget_buys(tones_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "RUNGS", (("small", 1), ("large", 90_000)))
+    monkeypatch.setattr(budget, "TRIAL_STEPS", 1)
+    metrics = holdout.train(
+        tones_folder, out=tmp_path / "run", budget="60s", batch_size=2, steps_per_epoch=2
+    )
+    written = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert written["preset"] == "small" and written["settings"]["epochs"] == 1
+    assert metrics["parameters"] < 25_000
+    assert "large with 90000 epochs" in written["budget"]["words"]
+
+
+@pytest.mark.parametrize("more", [{"epochs": 3}, {"preset": "small"}, {"resume": True}])
+def test_a_budget_leaves_nothing_else_to_choose(tones_folder, tmp_path, more):
+    with pytest.raises(UsageError, match="without --preset"):
+        holdout.train(tones_folder, out=tmp_path / "run", budget="60s", **more)
+    assert not (tmp_path / "run").exists()
