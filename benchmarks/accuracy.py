@@ -1,58 +1,184 @@
-"""Accuracy on labelled recordings: grouped cross-validation and the notebook's protocol.
+"""Accuracy of every preset in grouped cross-validation, with its time and memory.
 
-python benchmarks/accuracy.py DATA [--seeds 3] [--foreign FOLDER ...] [--ship NAME]
+python benchmarks/accuracy.py cats_dogs|esc10 DATA [--presets classic small large] [--seeds 3]
+    [--leaks allow]
 
-Writes benchmarks/results/accuracy.json and benchmarks/results/reproduce.json, and with --ship the
-model that comes with the package, which learns from all recordings and is calibrated by the
-answers out of fold.
+Each preset is cross-validated in a process of its own, so that its memory can be told. A run that
+was ended goes on where it was if the same command is given again: its trainings lie in
+build/accuracy until they are done.
+
+Writes benchmarks/results/accuracy_SET.json (accuracy_SET_leaks.json where leaks are allowed) and
+docs/images/accuracy_SET.png.
 """
 
 import argparse
-import shutil
+import json
+import os
+import subprocess
 import sys
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import stapes
-from stapes.checkpoint import MODEL_FILE
-from stapes.files import write_json
-from stapes.terminal import print_metrics, print_protocols, progress_bar
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-RESULTS = Path(__file__).parent / "results"
-MODELS = Path(__file__).parent.parent / "src" / "stapes" / "models"
+import machine
+import presenting
+from stapes import native
+from stapes.colours import ACCENT, INK, LINE, MUTED
+from stapes.config import PRESETS, ModelConfig, preset_sizes
+from stapes.drawing import WIDE, new_figure, styled
 
-LISTS = ("roc", "mistakes", "suspicious", "examples")
+BUILD = Path(__file__).parent.parent / "build" / "accuracy"
+STAPES = Path(sys.executable).parent / "stapes"
+
+PUBLISHED: dict[str, dict[str, tuple[float, float, str]]] = {
+    "cats_dogs": {
+        "BirdNET 2.4, logistic regression *": (12e6, 0.971, "measured with the folds as given"),
+    },
+    "esc10": {
+        "Micro-ACDNet": (
+            131e3,
+            0.9625,
+            "Mohaimenuzzaman et al. 2023, doi:10.1016/j.patcog.2022.109025",
+        ),
+        "ACDNet": (4.74e6, 0.9665, "the same"),
+        "EnvNet-v2": (101e6, 0.914, "Tokozume et al. 2018, arXiv:1711.10282"),
+    },
+}
+"""Parameters, share of clips right and source of what others report on the same recordings."""
+
+HUMAN = {"esc10": (0.957, "people: Piczak 2015, doi:10.1145/2733373.2806390")}
+
+LISTS = ("roc", "mistakes", "suspicious", "examples", "audit", "profile", "skipped", "warnings")
 """What a report shows clip by clip, and no document quotes."""
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("data")
-    arguments.add_argument("--seeds", type=int, default=3)
-    arguments.add_argument("--foreign", nargs="*", default=[])
-    arguments.add_argument("--ship")
-    given = arguments.parse_args()
-    with progress_bar() as progress, tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        metrics = stapes.crossval(
-            given.data, out=run, seeds=given.seeds, foreign=given.foreign, progress=progress
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("set", choices=sorted(PUBLISHED))
+    parser.add_argument("data")
+    parser.add_argument("--presets", nargs="*", default=list(PRESETS), choices=list(PRESETS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--leaks", default="refuse", choices=("refuse", "allow"))
+    given = parser.parse_args()
+    name = f"accuracy_{given.set}" + "_leaks" * (given.leaks == "allow")
+    path = presenting.RESULTS / f"{name}.json"
+    found = json.loads(path.read_text()) if path.exists() else {"presets": {}}
+    found["machine"] = machine.describe(threads=native.default_threads())
+    for preset in given.presets:
+        found["presets"][preset] = crossvalidated(given, preset, name=f"{name}_{preset}")
+        tell(given.set, found)
+        presenting.write(name, found, chart(given.set, found))
+
+
+def crossvalidated(given: argparse.Namespace, preset: str, *, name: str) -> dict[str, Any]:
+    """What ``stapes crossval`` says of one preset, and the most memory that it took."""
+    out, json_path = BUILD / name, BUILD / f"{name}.json"
+    BUILD.mkdir(parents=True, exist_ok=True)
+    going_on = ["--resume"] if out.exists() else []
+    command = [
+        *(str(STAPES), "crossval", given.data, "--preset", preset, "--seeds", str(given.seeds)),
+        *("--out", str(out), "--json", str(json_path), "--leaks", given.leaks, "--no-by-file"),
+        *going_on,
+    ]
+    presenting.say(" ".join(command))
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    if os.waitstatus_to_exitcode(status) not in (0, 3):
+        raise SystemExit(
+            f"{preset}: stapes crossval ended with {os.waitstatus_to_exitcode(status)}"
         )
-        if given.ship:
-            shutil.copyfile(run / MODEL_FILE, MODELS / f"{given.ship}.safetensors")
-        write_json(RESULTS / "accuracy.json", without_lists(metrics))
-        protocols = stapes.reproduce(given.data, seeds=given.seeds, progress=progress)
-    print_metrics(metrics, title=f"{len(metrics['folds'])} folds, {given.seeds} seeds")
-    for fold in metrics["folds"]:
-        sys.stdout.write(f"fold {fold['fold']}: {fold['clips']['accuracy']:.3f} of clips\n")
-    print_protocols(protocols)
-    write_json(RESULTS / "reproduce.json", protocols)
-
-
-def without_lists(metrics: dict) -> dict:
-    """The numbers, without what names single clips and without this machine's paths."""
+    metrics = json.loads(json_path.read_text())
     kept = {key: value for key, value in metrics.items() if key not in LISTS}
-    kept["audit"] = {key: value for key, value in kept["audit"].items() if key != "findings"}
-    return kept | {"data": Path(metrics["data"]).name}
+    classes = tuple(metrics["classes"])
+    config = ModelConfig(classes, **preset_sizes(preset))
+    return kept | {
+        "data": Path(metrics["data"]).name,
+        "multiply_adds": config.n_multiply_adds,
+        "most_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+    }
+
+
+# ---- showing --------------------------------------------------------------------------------
+
+
+def tell(name: str, found: Mapping[str, Any]) -> None:
+    head = ("", "parameters", "clips", "interval", "segments", "seeds", "s a training", "MB")
+    rows = []
+    for preset, result in found["presets"].items():
+        low, high = result["clips"]["interval"]
+        seconds = sum(result["training_seconds"]) / len(result["training_seconds"])
+        numbers = (
+            f"{result['parameters']:,}",
+            f"{result['clips']['accuracy']:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            f"{result['segments']['accuracy']:.3f}",
+            " ".join(f"{seed['clips']['accuracy']:.3f}" for seed in result["seeds"]),
+            f"{seconds:.0f}",
+            f"{result['most_bytes'] / 1e6:.0f}",
+        )
+        rows.append((f"stapes {preset}", *numbers))
+    for row in next(iter(found["presets"].values())).get("baselines", []):
+        low, high = row["clips"]["interval"]
+        accuracy = f"{row['clips']['accuracy']:.3f}"
+        rows.append((row["name"], "", accuracy, f"{low:.3f} to {high:.3f}", "", "", "", ""))
+    for other, (parameters, accuracy, _) in PUBLISHED[name].items():
+        rows.append((other, f"{parameters:,.0f}", f"{accuracy:.3f}", "", "", "", "", ""))
+    presenting.show(f"Cross-validation on {name}", head, rows)
+
+
+@styled
+def chart(name: str, found: Mapping[str, Any]) -> Figure:
+    """Share of clips right against parameters, ours with intervals, beside what others report."""
+    figure = new_figure(width=WIDE, height=3.6)
+    axes = figure.subplots()
+    for preset, result in found["presets"].items():
+        accuracy = result["clips"]["accuracy"]
+        spread = [[abs(end - accuracy)] for end in result["clips"]["interval"]]
+        at = result["parameters"]
+        axes.errorbar(at, accuracy, yerr=spread, fmt="o", color=ACCENT, capsize=3, markersize=7)
+        _name(axes, at, accuracy, f"{preset}\n{at:,}", bold=True)
+    for other, (parameters, accuracy, _) in PUBLISHED[name].items():
+        axes.plot(parameters, accuracy, "D", color=MUTED, markersize=6)
+        _name(axes, parameters, accuracy, other)
+    _levels(axes, name, found)
+    axes.set_xscale("log")
+    axes.set_xlim(1e3, 3e8)
+    axes.set_xlabel("parameters (logarithmic)", loc="left", size=8)
+    axes.set_ylabel("share of clips right", size=8)
+    axes.set_title(f"Accuracy against size: {name.replace('_', ' and ')}")
+    presenting.finish(axes, grid="y")
+    sources = dict.fromkeys(source for *_, source in PUBLISHED[name].values())
+    text = f"lines: 95 % intervals over sources · {' · '.join(sources)}"
+    presenting.small(figure, text)
+    return figure
+
+
+def _levels(axes: Axes, name: str, found: Mapping[str, Any]) -> None:
+    """What needs no parameters to be counted: people, and the best simple rule."""
+    rows = next(iter(found["presets"].values())).get("baselines", [])
+    best = max(rows, key=lambda row: row["clips"]["accuracy"])
+    levels = {best["name"]: best["clips"]["accuracy"]}
+    if name in HUMAN:
+        levels[HUMAN[name][1].split(":")[0]] = HUMAN[name][0]
+    for label, level in levels.items():
+        axes.axhline(level, color=LINE, linewidth=1.2, linestyle="--", zorder=0)
+        axes.text(1.1e3, level, label, size=8, color=MUTED, va="bottom")
+
+
+def _name(axes: Axes, x: float, y: float, text: str, *, bold: bool = False) -> None:
+    axes.annotate(
+        text,
+        (x, y),
+        (8, -4),
+        textcoords="offset points",
+        size=8,
+        va="top",
+        weight="bold" if bold else "normal",
+        color=INK if bold else MUTED,
+    )
 
 
 if __name__ == "__main__":

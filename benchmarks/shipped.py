@@ -1,0 +1,59 @@
+"""The model that comes with the package, its cross-validation, and the notebook's protocol.
+
+python benchmarks/shipped.py DATA [--seeds 3] [--foreign FOLDER ...] [--ship NAME]
+
+Writes benchmarks/results/shipped.json and benchmarks/results/reproduce.json, and with --ship the
+model that comes with the package, which learns from all recordings and is calibrated by the
+answers out of fold.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import stapes
+from stapes.checkpoint import MODEL_FILE
+from stapes.files import write_json
+from stapes.terminal import print_metrics, print_protocols, progress_bar
+
+RESULTS = Path(__file__).parent / "results"
+MODELS = Path(__file__).parent.parent / "src" / "stapes" / "models"
+
+LISTS = ("roc", "mistakes", "suspicious", "examples")
+"""What a report shows clip by clip, and no document quotes."""
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("data")
+    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--foreign", nargs="*", default=[])
+    arguments.add_argument("--ship")
+    given = arguments.parse_args()
+    with progress_bar() as progress, tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        metrics = stapes.crossval(
+            given.data, out=run, seeds=given.seeds, foreign=given.foreign, progress=progress
+        )
+        if given.ship:
+            shutil.copyfile(run / MODEL_FILE, MODELS / f"{given.ship}.safetensors")
+        write_json(RESULTS / "shipped.json", without_lists(metrics))
+        protocols = stapes.reproduce(given.data, seeds=given.seeds, progress=progress)
+    print_metrics(metrics, title=f"{len(metrics['folds'])} folds, {given.seeds} seeds")
+    for fold in metrics["folds"]:
+        sys.stdout.write(f"fold {fold['fold']}: {fold['clips']['accuracy']:.3f} of clips\n")
+    print_protocols(protocols)
+    write_json(RESULTS / "reproduce.json", protocols)
+
+
+def without_lists(metrics: dict) -> dict:
+    """The numbers, without what names single clips and without this machine's paths."""
+    kept = {key: value for key, value in metrics.items() if key not in LISTS}
+    kept["audit"] = {key: value for key, value in kept["audit"].items() if key != "findings"}
+    return kept | {"data": Path(metrics["data"]).name}
+
+
+if __name__ == "__main__":
+    main()
