@@ -1,5 +1,6 @@
 """The same network in other frameworks, with the same weights."""
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 import presenting
 from stapes.config import ModelConfig, same_padding
 from stapes.engine import NORMALISATION_EPSILON
+from stapes.levels import LEVEL_STEP_DB, OFFSET_STEP
 from stapes.segments import SILENCE_RMS
 
 LANES = 16
@@ -26,6 +28,9 @@ COMPILED_FORMS: dict[str, dict[str, Any]] = {
     "channels-last, 16 filters": {"n_filters": LANES, "channels_last": True},
 }
 """Forms of :class:`TorchNetwork` that are tried with torch.compile."""
+
+STEPS_A_NEPER = 10 / math.log(10) / LEVEL_STEP_DB
+"""Steps of the level, a natural logarithm of the power."""
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
@@ -47,7 +52,7 @@ class TorchNetwork(nn.Module):
             config: the network's numbers.
             n_filters: of every block, if not as in the numbers.
             channels_last: keep the channels of one time side by side.
-            normalise: bring each segment to mean 0 and RMS 1 first.
+            normalise: bring each segment to its level first, in the steps of ``stapes.levels``.
         """
         super().__init__()
         n = n_filters or config.n_filters
@@ -69,8 +74,11 @@ class TorchNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits: [B, T] -> [B, n_outputs]."""
         if self.normalise:
-            x = x - x.mean(dim=1, keepdim=True)
-            x = x / x.square().mean(dim=1, keepdim=True).sqrt().clamp(min=SILENCE_RMS)
+            mean = x.mean(dim=1, keepdim=True)
+            power = (x - mean).square().mean(dim=1, keepdim=True).clamp(min=SILENCE_RMS**2)
+            level = torch.exp(torch.round(torch.log(power) * STEPS_A_NEPER) / (2 * STEPS_A_NEPER))
+            step = OFFSET_STEP * level
+            x = (x - torch.round(mean / step) * step) / level
         x = x[:, None, None] if self.channels_last else x[:, None]  # [B, 1, (1,) T]
         for conv, norm, padding in zip(self.convs, self.norms, self.paddings, strict=True):
             x = F.relu(norm(conv(F.pad(x, padding))))

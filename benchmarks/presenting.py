@@ -172,8 +172,14 @@ def small(figure: Figure, text: str) -> None:
 def write(name: str, results: Mapping[str, Any], figure: Figure) -> None:
     """The results as JSON and the chart as PNG, and say where."""
     RESULTS.mkdir(exist_ok=True)
-    IMAGES.mkdir(parents=True, exist_ok=True)
     write_json(RESULTS / f"{name}.json", dict(results))
+    say(f"written: {RESULTS.name}/{name}.json")
+    save(name, figure)
+
+
+def save(name: str, figure: Figure) -> None:
+    """The chart as PNG."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
     with replacing(IMAGES / f"{name}.png") as file:
         figure.savefig(file, format="png", metadata={"Software": None})
-    say(f"written: {RESULTS.name}/{name}.json and {IMAGES.name}/{name}.png")
+    say(f"written: {IMAGES.name}/{name}.png")

@@ -107,9 +107,13 @@ def tensorflow(
 
     def answer(x: Any) -> Any:
         if normalising:
-            x = x - tf.reduce_mean(x, axis=1, keepdims=True)
-            rms = tf.sqrt(tf.reduce_mean(tf.square(x), axis=1, keepdims=True))
-            x = x / tf.maximum(rms, peers.SILENCE_RMS)
+            mean = tf.reduce_mean(x, axis=1, keepdims=True)
+            power = tf.reduce_mean(tf.square(x - mean), axis=1, keepdims=True)
+            power = tf.maximum(power, peers.SILENCE_RMS**2)
+            steps = tf.round(tf.math.log(power) * peers.STEPS_A_NEPER)
+            level = tf.exp(steps / (2 * peers.STEPS_A_NEPER))
+            step = peers.OFFSET_STEP * level
+            x = (x - tf.round(mean / step) * step) / level
         return model(x, training=False)
 
     shape = tf.TensorSpec((None, config.segment_length), tf.float32)

@@ -18,8 +18,8 @@ RUNGS = (
     ("classic", 10),
     ("classic", 30),
     ("small", 30),
-    ("small", 80),
-    ("large", 80),
+    ("small", 50),
+    ("large", 50),
 )
 """Presets and epochs, each step of the ladder better than the one before (docs/accuracy.md)."""
 

@@ -239,7 +239,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Named networks of the family, smallest first: at most 25,000 and 131,000 parameters."""
 
-PRESET_EPOCHS = {"classic": 30, "small": 80, "large": 80}
+PRESET_EPOCHS = {"classic": 30, "small": 50, "large": 50}
 """For how long each is trained unless asked otherwise."""
 
 
