@@ -147,7 +147,7 @@ def _bars(axes: Axes, panel: Panel) -> None:
             bbox=GROUND,
         )
     axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= max(ends)])
-    axes.set_xlim(0, 1.32 * max(ends))
+    axes.set_xlim(0, 1.42 * max(ends))
     axes.invert_yaxis()
     axes.set_title(panel.title)
     axes.set_xlabel(panel.unit, loc="left", size=8)

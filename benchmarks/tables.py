@@ -85,6 +85,76 @@ def audit_table() -> str:
     return table(("copies of 278 recordings", "found", "recall"), rows)
 
 
+def ladder_table(name: str) -> str:
+    """Every preset, and the simple rules, on one set of recordings."""
+    presets = read(name)["presets"]
+    rows = []
+    for preset, result in presets.items():
+        seconds = sum(result["training_seconds"]) / len(result["training_seconds"])
+        rows.append(
+            (
+                f"**{preset}**",
+                f"{result['parameters']:,}",
+                f"{result['multiply_adds'] / 1e6:.1f} M",
+                with_interval(result["clips"]),
+                f"{result['segments']['accuracy']:.3f}",
+                " ".join(f"{seed['clips']['accuracy']:.3f}" for seed in result["seeds"]),
+                f"{seconds:.0f} s, {result['most_bytes'] / 1e6:,.0f} MB",
+            )
+        )
+    for row in next(iter(presets.values()))["baselines"]:
+        rows.append((row["name"], "", "", with_interval(row["clips"]), "", "", ""))
+    head = ("", "parameters", "multiply-adds", "clips right", "segments right", "clips, by seed")
+    return table((*head, "a training"), rows)
+
+
+def speed_table() -> str:
+    """How many times as long the peers take, the quickest way of each."""
+    cases = {"a training step, batch of 32": read("train_step")["results"]}
+    cases |= {title: case["results"] for title, case in read("inference")["cases"].items()}
+    names = ("Keras", "TensorFlow", "PyTorch", "torch.compile", "ONNX Runtime", "OpenVINO")
+    rows = []
+    for title, results in cases.items():
+        ours = next(r for name, r in results.items() if name.startswith("stapes"))
+        cells = [f"{ours['seconds']['median'] * 1e3:.2f} ms"]
+        for peer in names:
+            found = [r["times_ours"]["median"] for n, r in results.items() if is_way(n, peer)]
+            cells.append(f"{min(found):.1f} ×" if found else "")
+        rows.append((title, *cells))
+    return table(("", "stapes", *names), rows)
+
+
+def is_way(name: str, peer: str) -> bool:
+    """Whether a row is one of a peer's: its name, and the way it was run."""
+    return name == peer or name.startswith(f"{peer}, ")
+
+
+def files_table() -> str:
+    """Files to answers on one thread."""
+    files = read("end_to_end")["files"]
+    rows = []
+    for name, dense in next(reversed(files.values())).items():
+        usual = next(iter(files.values()))[name]
+        share = usual["stages"]["network"] / usual["one_thread"]["median"]
+        speeds = (part["times_real_time_one_thread"] for part in (usual, dense))
+        rows.append((name, *(f"{speed:,.0f} ×" for speed in speeds), f"{share:.0%}"))
+    return table(("", "every 256 ms", "every 64 ms", "of it the network"), rows)
+
+
+def robustness_table() -> str:
+    results = read("robustness")["results"]
+    clean = results["as recorded"]
+    rows = []
+    for name, result in results.items():
+        cells = [f"{result[part]['accuracy']:.3f}" for part in ("clips", "segments")]
+        drops = [
+            f"{result[part]['accuracy'] - clean[part]['accuracy']:+.3f}"
+            for part in ("clips", "segments")
+        ]
+        rows.append((name, *cells, *drops))
+    return table(("", "clips", "segments", "clips, change", "segments, change"), rows)
+
+
 def with_interval(part: dict[str, Any]) -> str:
     low, high = part["interval"]
     return f"{part['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}"
@@ -108,8 +178,19 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-TABLES = ("accuracy_table", "baseline_table", "foreign_table", "audit_table", "protocol_table")
+TABLES = (
+    accuracy_table,
+    baseline_table,
+    foreign_table,
+    audit_table,
+    protocol_table,
+    lambda: ladder_table("accuracy_cats_dogs"),
+    lambda: ladder_table("accuracy_esc10"),
+    speed_table,
+    files_table,
+    robustness_table,
+)
 
 if __name__ == "__main__":
-    for name in TABLES:
-        sys.stdout.write(f"{globals()[name]()}\n")
+    for make in TABLES:
+        sys.stdout.write(f"{make()}\n")
