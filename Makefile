@@ -47,7 +47,8 @@ sanitize: .venv/installed-dev
 	  > $$(echo $(SANITIZED)/lib/python*/site-packages)/borrowed.pth
 	$(SANITIZED)/bin/python -m pip install --quiet --no-deps -C cmake.define.STAPES_SANITIZE=ON .
 	LD_PRELOAD="$(RUNTIMES)" ASAN_OPTIONS=detect_leaks=0 $(SANITIZED)/bin/python -m pytest \
-	  -p no:cacheprovider tests/test_native.py tests/test_listener.py
+	  -p no:cacheprovider tests/test_native.py tests/test_listener.py tests/test_augment.py \
+	  tests/test_batches.py
 
 benchmarks: .venv-peers/installed
 	for name in $(SPEED); do .venv-peers/bin/python benchmarks/$$name.py || exit 1; done

@@ -44,7 +44,7 @@ FORMATS = {
     "MP3": ("mp3", "MPEG_LAYER_III"),
 }
 KINDS = {"16 kHz mono": (16_000, 1), "44.1 kHz stereo": (44_100, 2)}
-HOPS: dict[str, Any] = {"every 250 ms (the default)": None, "every 64 ms (dense)": "dense"}
+HOPS: dict[str, Any] = {"every 256 ms (the default)": None, "every 64 ms (dense)": "dense"}
 STAGES = ("reading", "resampling", "profile", "network", "rest")
 COLOURS = {
     "reading": "#8fa3b8",

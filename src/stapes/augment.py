@@ -48,7 +48,9 @@ class Augmenter:
             rng: of the noises.
         """
         self._config, self._settings = config, settings
-        self._noises = Noises(config.segment_length, device=settings.device, rng=rng)
+        self._silence = torch.zeros(config.segment_length, device=settings.device)
+        if settings.equaliser_db > 0:
+            self._noises = Noises(config.segment_length, device=settings.device, rng=rng)
 
     def __call__(
         self, segments: Tensor, targets: Tensor, *, rng: np.random.Generator
@@ -78,19 +80,22 @@ class Augmenter:
         signs = rng.choice((-1.0, 1.0), (2, n_batch))  # which way round a microphone is wired
         own = signs[0] * share / power / rms
         other = signs[1] * (1 - share) / power / rms[partners]
+        noises, noise_starts = self._silence, np.zeros(n_batch, np.int64)
+        if settings.equaliser_db > 0:
+            noises, noise_starts = self._noises.flat, self._noises.places(n_batch, rng)
         by = Variations(
             partners,
             own=_single(own),
             other=_single(other),
             shift=_single(-own * means - other * means[partners]),
             taps=_single(taps),
-            noise_starts=self._noises.places(n_batch, rng),
+            noise_starts=noise_starts,
             noise_levels=_single(_amplitude(noise_db)),
             rms=_single(_amplitude(level_db)),
         )
         mixed_targets = _column(share, targets) * targets
         mixed_targets += _column(1 - share, targets) * targets[torch.from_numpy(partners)]
-        return vary(segments, by, self._noises.flat), mixed_targets
+        return vary(segments, by, noises), mixed_targets
 
 
 def vary(segments: Tensor, by: Variations, noises: Tensor) -> Tensor:
