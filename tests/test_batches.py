@@ -58,10 +58,11 @@ def test_a_quarter_is_none_of_the_classes_and_half_of_that_the_users_own(foreign
     assert len(batch.clips) == 9 + n_own
 
 
-@pytest.mark.parametrize("kernels", [True, False])
-def test_drawing_is_linear_interpolation_about_the_middle(monkeypatch, kernels):
-    if not kernels:
+@pytest.mark.parametrize("build", ["avx512", "avx2", "baseline", "PyTorch"])
+def test_drawing_is_linear_interpolation_about_the_middle(monkeypatch, build):
+    if build == "PyTorch":
         monkeypatch.setattr(native, "available", lambda: False)
+    monkeypatch.setenv("STAPES_KERNELS", build)  # one that the processor lacks falls back
     places = np.arange(5000, dtype=np.float32)
     noise = np.random.default_rng(2).normal(size=5000).astype(np.float32)
     drawn, heard = (

@@ -146,7 +146,8 @@ def _without_repeats(
             what = "label" if known.label != clip.label else "source or fold"
             raise DataError(
                 f"{printable(str(table))}:{line}: {printable(clip.name)} has another {what} than "
-                f"in line {known_line}: keep one of the two rows"
+                f"in line {known_line}: keep one of the two rows (a recording has one label; several"
+                " at once are not supported)"
             )
     return tuple(sorted((clip for clip, _ in first.values()), key=_order))
 
