@@ -165,12 +165,15 @@ def test_noise_lies_between_its_levels():
     assert -20 < levels.max() < -8
 
 
-def test_with_everything_off_only_normalisation_and_a_level_are_left():
+def test_with_everything_off_only_normalisation_a_sign_and_a_level_are_left():
     settings = TrainingConfig(mixing=0, equaliser_db=0)
     vary = Augmenter(CONFIG, settings, rng=np.random.default_rng(0))
     segments, targets = vary(batch(), one_hot(), rng=np.random.default_rng(0))
     rms = segments.square().mean(dim=1, keepdim=True).sqrt()
-    np.testing.assert_allclose(segments / rms, normalise(batch().numpy()), atol=1e-4)
+    found, wanted = (segments / rms).numpy(), normalise(batch().numpy())
+    signs = np.sign(np.sum(found * wanted, axis=1, keepdims=True))
+    np.testing.assert_allclose(signs * found, wanted, atol=1e-4)
+    assert 10 < np.sum(signs > 0) < 54  # of 64: about half are turned
     decibels = 20 * np.log10(rms.numpy())  # uniform within 6 dB of RMS 1
     assert np.abs(decibels).max() <= 6.01
     assert decibels.std() == pytest.approx(12 / math.sqrt(12), rel=0.2)
@@ -185,10 +188,10 @@ def test_targets_are_mixed_in_proportion():
     y, x = one_hot().numpy(), normalise(batch().double().numpy())
     wanted = share[:, None] * y + (1 - share[:, None]) * y[partner]
     np.testing.assert_allclose(soft, wanted, atol=1e-6)
-    mixed = share[:, None] * x + (1 - share[:, None]) * x[partner]
-    assert (np.sum(mixed * segments.numpy(), axis=1) > 0).all()
-    alike = np.corrcoef(mixed.ravel(), normalise(segments.numpy()).ravel())[0, 1]
-    assert alike > 0.97  # but for the levels
+    both = np.stack([share[:, None] * x, (1 - share[:, None]) * x[partner]], axis=2)
+    for parts, found in zip(both, normalise(segments.double().numpy()), strict=True):
+        alike = [np.corrcoef(parts @ signs, found)[0, 1] for signs in ((1, 1), (1, -1))]
+        assert np.abs(alike).max() > 0.999  # whichever way round they are
 
 
 def test_segments_that_are_not_normalised_are_left_alone():
