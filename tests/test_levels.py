@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stapes.config import ModelConfig
+from stapes.config import PRESETS, ModelConfig, preset_sizes
 from stapes.engine import FoldedNetwork
 from stapes.levels import LEVEL_STEP_DB, Levels, levels, stretches
 from stapes.segments import segment_starts
@@ -84,23 +84,24 @@ def test_one_gain_makes_as_few_stretches_as_may_be():
     assert found.counts.tolist() == [34, 34, 32]
 
 
-def network(seed: int = 0) -> FoldedNetwork:
-    """The classic network with weights that keep the level, and a unit for "none"."""
-    rng = np.random.default_rng(seed)
-    config = ModelConfig(("cat", "dog"))
-    sizes = [1] + [10] * 10
+def network(preset: str) -> FoldedNetwork:
+    """A preset with weights that keep the level, and a unit for "none"."""
+    rng = np.random.default_rng(0)
+    config = ModelConfig(("cat", "dog"), **preset_sizes(preset))
     kernels = [
-        rng.normal(0, math.sqrt(2 / (3 * i)), (3, i, 10)).astype(np.float32) for i in sizes[:-1]
+        rng.normal(0, math.sqrt(2 / (k * i)), (k, i, o)).astype(np.float32)
+        for o, i, k in config.kernel_shapes
     ]
-    biases = [rng.normal(0, 0.1, 10).astype(np.float32) for _ in kernels]
-    head, none = rng.normal(0, 0.3, (2, 1, 10)).astype(np.float32)
+    biases = [rng.normal(0, 0.1, o).astype(np.float32) for o in config.channels]
+    head, none = rng.normal(0, 0.3, (2, 1, config.channels[-1])).astype(np.float32)
     one = np.zeros(1, np.float32)
     return FoldedNetwork(config, tuple(kernels), tuple(biases), head, one, none, one)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("hop", [1024, 2048, 4096, 15_360, 4_000, 16_000])
-def test_the_timeline_equals_cutting_every_segment_out(hop):
-    waveform, listening = uneven(12), network()
+def test_the_timeline_equals_cutting_every_segment_out(hop, preset):
+    waveform, listening = uneven(12), network(preset)
     starts = segment_starts(len(waveform), segment_length=16_000, hop_length=hop)
     logits, none, peaks = listening.listen(waveform, starts, hop_length=hop)
     for i, start in enumerate(starts.tolist()):
