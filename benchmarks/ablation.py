@@ -12,6 +12,7 @@ Writes benchmarks/results/ablation.json and docs/images/learning_curve_PRESET.pn
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "equaliser 8 dB, noise up to 0 dB": {"equaliser_db": 8.0, "noise_db": 0.0},
     "without averaged weights": {"averaging": 0.0},
     "without sounds of none of the classes": {"negatives": 0.0},
-    "a third of the steps": {"epochs": 10},
+    "a third of the steps": {"steps_per_epoch": 33},
 }
 CLIPS = (10, 20, 40, 80, 160)
 PATH = presenting.RESULTS / "ablation.json"
@@ -60,23 +61,25 @@ def main() -> None:
         cases += [(name, settings, None) for name, settings in INGREDIENTS.items()]
     if "clips" in given.parts:
         cases += [(f"{n} clips", {}, n) for n in CLIPS]
+    name = Path(given.data).name
     found = json.loads(PATH.read_text()) if PATH.exists() else {}
     with progress_bar() as progress:
         decoded, _ = experiment.read(given.data, progress)
         pairs = folds(decoded.clips, seed=0)
         todo = [(s, c, k) for s in range(given.seeds) for c in cases for k in range(len(pairs))]
         for i, (seed, case, k) in enumerate(todo):
-            key = f"{given.preset}, {case[0]}, seed {seed}, fold {k + 1}"
+            key = f"{name}, {given.preset}, {case[0]}, seed {seed}, fold {k + 1}"
             if key not in found:
                 progress("training", i, len(todo), key)
                 found[key] = trained(decoded, *pairs[k], case, seed=seed, preset=given.preset)
                 write_json(PATH, found)
     sources = {clip.name: clip.source for clip in decoded.clips}
-    results = {case[0]: summed(found, given.preset, case[0], sources) for case in cases}
+    prefix = f"{name}, {given.preset}"
+    results = {case: summed(found, f"{prefix}, {case}", sources) for case, *_ in cases}
     tell(results)
     if "clips" in given.parts:
         rows = {n: results[f"{n} clips"] for n in CLIPS}
-        everything = summed(found, given.preset, "the recipe", sources)
+        everything = summed(found, f"{prefix}, the recipe", sources)
         n_all = round(float(np.mean([len(training) for training, _ in pairs])))
         presenting.save(f"learning_curve_{given.preset}", chart(rows | {n_all: everything}))
 
@@ -121,11 +124,9 @@ def some_of_each(
     return sorted(chosen)
 
 
-def summed(
-    found: Mapping[str, Any], preset: str, name: str, sources: Mapping[str, str]
-) -> dict[str, Any]:
+def summed(found: Mapping[str, Any], case: str, sources: Mapping[str, str]) -> dict[str, Any]:
     """Over all trainings of one case that there are."""
-    parts = [part for key, part in found.items() if key.startswith(f"{preset}, {name}, seed")]
+    parts = [part for key, part in found.items() if key.startswith(f"{case}, seed")]
     right = [(sources[clip], good) for part in parts for clip, good in part["right"].items()]
     segments = np.sum([part["segments"] for part in parts], axis=0)
     goods = np.array([good for _, good in right])

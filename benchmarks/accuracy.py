@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 
 import machine
 import presenting
-from stapes import native
+from stapes import __version__, native
 from stapes.colours import ACCENT, INK, LINE, MUTED
 from stapes.config import PRESETS, ModelConfig, preset_sizes
 from stapes.drawing import WIDE, new_figure, styled
@@ -68,16 +68,23 @@ def main() -> None:
     found = json.loads(path.read_text()) if path.exists() else {"presets": {}}
     found["machine"] = machine.describe(threads=native.default_threads())
     for preset in given.presets:
-        found["presets"][preset] = crossvalidated(given, preset, name=f"{name}_{preset}")
+        if not complete(found, preset, seeds=given.seeds):
+            found["presets"][preset] = crossvalidated(given, preset, name=f"{name}_{preset}")
         tell(given.set, found)
         presenting.write(name, found, chart(given.set, found))
+
+
+def complete(found: Mapping[str, Any], preset: str, *, seeds: int) -> bool:
+    """Whether a preset was measured by this version before; another version begins anew."""
+    known = found["presets"].get(preset)
+    return known is not None and (len(known["seeds"]), known["version"]) == (seeds, __version__)
 
 
 def crossvalidated(given: argparse.Namespace, preset: str, *, name: str) -> dict[str, Any]:
     """What ``stapes crossval`` says of one preset, and the most memory that it took."""
     out, json_path = BUILD / name, BUILD / f"{name}.json"
     BUILD.mkdir(parents=True, exist_ok=True)
-    going_on = ["--resume"] if out.exists() else []
+    going_on = ["--resume"] if (out / "trainings").exists() else ["--overwrite"]
     command = [
         *(str(STAPES), "crossval", given.data, "--preset", preset, "--seeds", str(given.seeds)),
         *("--out", str(out), "--json", str(json_path), "--leaks", given.leaks, "--no-by-file"),

@@ -43,6 +43,7 @@ void draw(const float* sound, double first, double rate, int64_t length, float* 
 }
 
 constexpr int FILTERED = 8;  // vectors that are filtered at once
+static_assert(2 * FILTERED * V <= MOST_FILTERED);
 
 // y[t] = sum over k of taps[k] * x[t + k], up to whole blocks of vectors.
 void filter(const float* x, const float* taps, int64_t n_taps, int64_t length, float* y) {

@@ -1,4 +1,4 @@
-// Vectors of the build's width, and the two products that all the work is made of.
+// Vectors of the build's width, and the products that all the work is made of.
 #pragma once
 #include <cstdint>
 

@@ -165,15 +165,17 @@ def test_noise_lies_between_its_levels():
     assert -20 < levels.max() < -8
 
 
-def test_with_everything_off_only_normalisation_a_sign_and_a_level_are_left():
-    settings = TrainingConfig(mixing=0, equaliser_db=0)
+@pytest.mark.parametrize("turned", [True, False])
+def test_with_everything_off_only_normalisation_a_sign_and_a_level_are_left(turned):
+    settings = TrainingConfig(mixing=0, equaliser_db=0, polarity=turned)
     vary = Augmenter(CONFIG, settings, rng=np.random.default_rng(0))
     segments, targets = vary(batch(), one_hot(), rng=np.random.default_rng(0))
     rms = segments.square().mean(dim=1, keepdim=True).sqrt()
     found, wanted = (segments / rms).numpy(), normalise(batch().numpy())
     signs = np.sign(np.sum(found * wanted, axis=1, keepdims=True))
     np.testing.assert_allclose(signs * found, wanted, atol=1e-4)
-    assert 10 < np.sum(signs > 0) < 54  # of 64: about half are turned
+    n_turned = np.sum(signs < 0)  # of 64
+    assert 10 < n_turned < 54 if turned else n_turned == 0
     decibels = 20 * np.log10(rms.numpy())  # uniform within 6 dB of RMS 1
     assert np.abs(decibels).max() <= 6.01
     assert decibels.std() == pytest.approx(12 / math.sqrt(12), rel=0.2)

@@ -50,7 +50,7 @@ def test_what_was_chosen_is_said_and_what_more_would_buy(chosen, seconds, words)
 
 @pytest.mark.parametrize(("seconds", "step"), [(1e9, -1), (0.1, 0)])
 def test_the_highest_step_that_fits_is_chosen(tones_folder, monkeypatch, seconds, step):
-    monkeypatch.setattr(budget, "TRIAL_STEPS", 1)
+    monkeypatch.setattr(budget, "TRIAL_STEPS", 2)
     decoded, _ = read(tones_folder, silent)
     choice = choose(
         decoded,
@@ -67,7 +67,7 @@ def test_the_highest_step_that_fits_is_chosen(tones_folder, monkeypatch, seconds
 
 def test_training_takes_what_the_budget_buys(tones_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "RUNGS", (("small", 1), ("large", 90_000)))
-    monkeypatch.setattr(budget, "TRIAL_STEPS", 1)
+    monkeypatch.setattr(budget, "TRIAL_STEPS", 2)
     metrics = holdout.train(
         tones_folder, out=tmp_path / "run", budget="60s", batch_size=2, steps_per_epoch=2
     )
@@ -77,7 +77,23 @@ def test_training_takes_what_the_budget_buys(tones_folder, tmp_path, monkeypatch
     assert "large with 90000 epochs" in written["budget"]["words"]
 
 
-@pytest.mark.parametrize("more", [{"epochs": 3}, {"preset": "small"}, {"resume": True}])
+def test_a_resumed_run_keeps_what_was_bought(tones_folder, tmp_path, monkeypatch):
+    bought = {"preset": "classic", "epochs": 1, "words": "as before"}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "budget.json").write_text(json.dumps(bought))
+    metrics = holdout.train(
+        tones_folder,
+        out=tmp_path / "run",
+        budget="9h",
+        resume=True,
+        batch_size=2,
+        steps_per_epoch=2,
+    )
+    assert metrics["budget"] == bought
+    assert (metrics["preset"], metrics["settings"]["epochs"]) == ("classic", 1)
+
+
+@pytest.mark.parametrize("more", [{"epochs": 3}, {"preset": "small"}, {"preset": "classic"}])
 def test_a_budget_leaves_nothing_else_to_choose(tones_folder, tmp_path, more):
     with pytest.raises(UsageError, match="without --preset"):
         holdout.train(tones_folder, out=tmp_path / "run", budget="60s", **more)

@@ -285,7 +285,8 @@ def test_a_cross_validation_goes_on_where_it_ended(tmp_path, overlapping):
     (state,) = (out / "trainings").glob("cross-validating-0-0.*")
     with pytest.raises(UsageError, match="already holds trainings"):
         crossval(overlapping, out=out, seeds=1, by_file=False, **QUICK)
-    written, made = state.stat().st_mtime_ns, []
+    (out / "trainings" / ".stapes-orphan").touch()  # of a save that was killed
+    made = []
     resumed = crossval(
         overlapping,
         out=out,
@@ -297,8 +298,11 @@ def test_a_cross_validation_goes_on_where_it_ended(tmp_path, overlapping):
     )
     assert ("cross-validating", 1) not in made  # the first training was there
     assert ("cross-validating", 3) in made
-    assert written and not (out / "trainings").exists()
+    assert state.parent == out / "trainings" and not state.parent.exists()
     assert resumed["folds"] == whole["folds"]
+    assert len(resumed["training_seconds"]) == 2
+    with pytest.raises(UsageError, match="complete"):
+        crossval(overlapping, out=out, seeds=1, resume=True, **QUICK)
     model = "model.safetensors"
     assert (out / model).read_bytes() == (tmp_path / "whole" / model).read_bytes()
 

@@ -19,6 +19,8 @@ from stapes.tables import LabelRow, read_labels
 TABLE_NAME = "metadata.csv"
 """The table that describes the folder it is in."""
 
+ONE_LABEL = " (a recording has one label; several at once are not supported)"
+
 END_TOLERANCE_SECONDS = 0.01
 """By how much an event may end behind its recording: the rounding of annotation programs."""
 
@@ -146,8 +148,7 @@ def _without_repeats(
             what = "label" if known.label != clip.label else "source or fold"
             raise DataError(
                 f"{printable(str(table))}:{line}: {printable(clip.name)} has another {what} than "
-                f"in line {known_line}: keep one of the two rows (a recording has one label; several"
-                " at once are not supported)"
+                f"in line {known_line}: keep one of the two rows{ONE_LABEL * (what == 'label')}"
             )
     return tuple(sorted((clip for clip, _ in first.values()), key=_order))
 

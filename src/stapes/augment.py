@@ -49,7 +49,7 @@ class Augmenter:
         """
         self._config, self._settings = config, settings
         self._silence = torch.zeros(config.segment_length, device=settings.device)
-        if settings.equaliser_db > 0:
+        if settings.equaliser_db > 0 and config.normalise:
             self._noises = Noises(config.segment_length, device=settings.device, rng=rng)
 
     def __call__(
@@ -77,7 +77,9 @@ class Augmenter:
         level_db = rng.uniform(-LEVEL_STEP_DB / 2, LEVEL_STEP_DB / 2, n_batch)
         means, rms = means_and_rms(segments)
         power = np.sqrt(share**2 + (1 - share) ** 2)
-        signs = rng.choice((-1.0, 1.0), (2, n_batch))  # which way round a microphone is wired
+        signs = np.ones((2, n_batch))
+        if settings.polarity:  # which way round a microphone is wired
+            signs = rng.choice((-1.0, 1.0), (2, n_batch))
         own = signs[0] * share / power / rms
         other = signs[1] * (1 - share) / power / rms[partners]
         noises, noise_starts = self._silence, np.zeros(n_batch, np.int64)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from stapes.config import ModelConfig, TrainingConfig, preset_sizes
 from stapes.dataset import DecodedDataset
 from stapes.errors import UsageError
@@ -21,10 +23,10 @@ RUNGS = (
     ("small", 50),
     ("large", 50),
 )
-"""Presets and epochs, each step of the ladder better than the one before (docs/accuracy.md)."""
+"""Presets and epochs in the order in which more time is spent on them."""
 
-TRIAL_STEPS = 8
-"""By which the speed of a preset is measured."""
+TRIAL_STEPS = 12
+"""By which the speed of a preset is measured: those of the later half, for the first are slow."""
 
 CLOSING_SECONDS = 6.0
 """For measuring the model and writing its report."""
@@ -121,20 +123,33 @@ def choose(
         progress: told which preset is tried.
     """
     began = time.monotonic()
-    classes, speeds = class_names(decoded.clips), dict[str, float]()
+    classes, speeds = class_names(decoded.clips), dict[str, tuple[float, float]]()
     presets = list(dict.fromkeys(preset for preset, _ in RUNGS))
     trial = replace(settings, epochs=1, steps_per_epoch=TRIAL_STEPS, validation_share=0, patience=0)
     for i, preset in enumerate(presets):
         progress("timing the presets", i, len(presets), preset)
         config = ModelConfig(classes, **preset_sizes(preset))
-        state = learn(decoded, training, config=config, settings=trial)
-        speeds[preset] = state.seconds / TRIAL_STEPS
+        speeds[preset] = _speed(decoded, training, config, trial)
     progress("timing the presets", len(presets), len(presets), "")
     fixed = spent_seconds + time.monotonic() - began + CLOSING_SECONDS
-    rungs = [
-        Rung(preset, epochs, fixed + epochs * settings.steps_per_epoch * speeds[preset])
-        for preset, epochs in RUNGS
-    ]
+    rungs = []
+    for preset, epochs in RUNGS:
+        ready, step = speeds[preset]
+        seconds = fixed + ready + epochs * settings.steps_per_epoch * step
+        rungs.append(Rung(preset, epochs, seconds))
     fitting = [i for i, rung in enumerate(rungs) if rung.seconds <= budget_seconds]
     highest = fitting[-1] if fitting else 0
     return Choice(rungs[highest], tuple(rungs[highest + 1 :]), budget_seconds)
+
+
+def _speed(
+    decoded: DecodedDataset, training: Sequence[int], config: ModelConfig, trial: TrainingConfig
+) -> tuple[float, float]:
+    """Seconds until the first step is done, and of each later one."""
+    started, times = time.monotonic(), list[float]()
+
+    def note(_: Any) -> None:
+        times.append(time.monotonic())
+
+    learn(decoded, training, config=config, settings=trial, on_step=note)
+    return times[0] - started, float(np.median(np.diff(times[(len(times) - 1) // 2 :])))

@@ -124,7 +124,7 @@ def load(path: str | Path) -> Model:
             " of stapes reads; upgrade stapes"
         )
     try:
-        config = ModelConfig(**{key: _hashable(v) for key, v in metadata["config"].items()})
+        config = _config(metadata["config"])
         _check_shapes(config, tensors)
         return Model(
             config,
@@ -138,9 +138,12 @@ def load(path: str | Path) -> Model:
         raise ModelFileError(f"{path}: its parts do not fit together ({error})") from error
 
 
-def _hashable(value: Any) -> Any:
+def _config(values: Any) -> ModelConfig:
     """JSON has lists where a configuration has tuples."""
-    return tuple(value) if isinstance(value, list) else value
+    if not isinstance(values, dict) or not isinstance(values.get("classes"), list):
+        raise ValueError(f"config is {values!r}")
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return ModelConfig(**given)
 
 
 def _acceptance(values: Any, config: ModelConfig) -> Acceptance:

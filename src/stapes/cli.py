@@ -16,6 +16,7 @@ from stapes import __version__
 from stapes.errors import StapesError, UsageError
 from stapes.options import (
     EXTRA_OF,
+    PRESET,
     Batch,
     Budget,
     ByFile,
@@ -84,7 +85,7 @@ def _root(
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
-    preset: Preset = "classic",
+    preset: Annotated[str | None, PRESET] = None,
     budget: Budget = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     labels: Labels = None,

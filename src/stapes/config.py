@@ -26,7 +26,7 @@ class ModelConfig:
         gate: smallest peak of a segment that counts, as a share of its clip's peak, both in
             training and in the vote.
         normalise: every segment by its own statistics; off only for waveforms that were
-            normalised before.
+            normalised before, whose segments are not varied in training either.
 
     >>> ModelConfig(("cat", "dog")).layer_lengths
     (16000, 8000, 4000, 2000, 1000, 500, 250, 125, 63, 32, 16)
@@ -155,6 +155,7 @@ class TrainingConfig:
         weight_decay: of AdamW, decoupled.
         averaging: decay a step of the exponential average of the weights; 0 is off.
         speed: segments play up to this share faster or slower; 0 is off.
+        polarity: turn half of the segments upside down.
         mixing: alpha of the Beta distribution of between-class mixing; 0 is off.
         equaliser_db: standard deviation of the random frequency response; 0 is off.
         noise_db: loudest added noise against the segment, in dB.
@@ -175,6 +176,7 @@ class TrainingConfig:
     weight_decay: float = 0.05
     averaging: float = 0.995
     speed: float = 0.15
+    polarity: bool = True
     mixing: float = 1.0
     equaliser_db: float = 4.0
     noise_db: float = -5.0
@@ -286,6 +288,8 @@ def _each(value: int | tuple[int, ...], n_layers: int) -> tuple[int, ...]:
 def _check_ranges(config: ModelConfig, name: str, low: int, high: int) -> None:
     """Check a number of every block, or one of each."""
     value = getattr(config, name)
+    if isinstance(value, list):
+        raise UsageError(f"{name} is a list: give a tuple, {tuple(value)!r}")
     if not isinstance(value, tuple):
         return _check_range(config, name, low, high)
     wanted = [isinstance(v, int) and not isinstance(v, bool) and low <= v <= high for v in value]

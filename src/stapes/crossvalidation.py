@@ -54,7 +54,8 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
             :class:`stapes.config.TrainingConfig` except the seed.
 
     Returns:
-        Metrics over all folds and seeds, and of each fold and each seed.
+        Metrics over all folds and seeds, and of each fold and each seed; ``training_seconds`` of
+        each training of a fold.
     """
     started = time.monotonic()
     if seeds < 1:
@@ -68,6 +69,8 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
         nullcontext() if out is None else runs.run_folder(out, resume=resume, overwrite=overwrite)
     )
     with place as folder:
+        if folder is not None and resume:
+            runs.check_resumable(folder)
         decoded, audit = experiment.read(data, progress, options=options)
         config = ModelConfig(experiment.class_names(decoded.clips), **sizes)
         foreign = experiment.read_foreign(options, progress)
@@ -81,7 +84,7 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
         metrics |= experiment.provenance("crossval", data, decoded, trial.foreign, started=started)
         metrics |= {"audit": audit, "leaks": options.leaks}
         metrics |= {"preset": preset, "settings": as_dict(base)}
-        metrics["training_seconds"] = trial.seconds
+        metrics["training_seconds"] = trial.seconds[: seeds * len(pairs)]
         doubts = account.suspicions(measured.known, knowledge["calibration"])
         metrics["suspicious"] = [suspicion.as_dict() for suspicion in doubts[0]]
         if folder is not None:

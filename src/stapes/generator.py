@@ -20,7 +20,8 @@ from stapes.segments import Waveform, gated_intervals
 Indices = NDArray[np.int64]
 
 SPARE = 64
-"""Zeros behind the farthest sample of a segment: the kernels read whole vectors."""
+"""Zeros beyond the farthest samples of a segment at speeds up to 0.5: the kernels read 34 samples
+and 16 steps behind the last."""
 
 
 @dataclass(frozen=True, slots=True)

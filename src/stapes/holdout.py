@@ -1,5 +1,6 @@
 """Train on most sources, measure on the others, and write a run folder."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from stapes.config import ModelConfig, TrainingConfig, as_dict, preset_sizes
 from stapes.dataset import DecodedDataset
 from stapes.engine import FoldedNetwork
 from stapes.errors import TrainingError, UsageError
+from stapes.files import write_json
 from stapes.measurement import Measured, measure, measure_foreign
 from stapes.progress import Progress, silent
 from stapes.splits import given_split, split
@@ -28,7 +30,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     data: str | Path,
     *,
     out: str | Path,
-    preset: str = "classic",
+    preset: str | None = None,
     budget: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -40,7 +42,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     Args:
         data: a folder of class folders, a folder or CSV with labels, or the Kaggle download.
         out: the run folder: model.safetensors, metrics.json, history.jsonl, report.html.
-        preset: name of the network.
+        preset: name of the network; "classic" unless a budget chooses.
         budget: a time such as "60s" or "5m", which chooses the preset and the epochs.
         resume: go on where an earlier run in ``out`` ended; the result is the same, bit for bit.
         overwrite: replace an earlier run in ``out``.
@@ -57,9 +59,9 @@ def train(  # noqa: PLR0913 (each is an option of the command)
         StopRequestedError: Ctrl-C or SIGTERM; the state is saved for ``resume``.
     """
     started = time.monotonic()
-    seconds = _budget_seconds(
-        budget, resume=resume, fixed=preset != "classic" or "epochs" in settings
-    )
+    fixed = preset is not None or "epochs" in settings
+    seconds = _budget_seconds(budget, fixed=fixed)
+    preset = preset or "classic"
     options, training_config = experiment.parse(settings, preset)
     runs.refuse_inside(out, data)
     with runs.run_folder(out, resume=resume, overwrite=overwrite) as folder:
@@ -69,28 +71,29 @@ def train(  # noqa: PLR0913 (each is an option of the command)
         training, test = given_split(decoded.clips, allow_leaks=allowed) or split(
             decoded.clips, share=TEST_SHARE, seed=training_config.seed
         )
-        chosen = None
+        bought = None
         if seconds is not None:
-            chosen = choose(
-                decoded,
-                training,
-                settings=training_config,
-                budget_seconds=seconds,
-                spent_seconds=time.monotonic() - started,
-                progress=progress,
-            )
-            preset = chosen.chosen.preset
-            training_config = replace(training_config, epochs=chosen.chosen.epochs)
+            spent = time.monotonic() - started
+            bought = _earlier_choice(folder) if resume else None
+            if bought is None:
+                chosen = choose(
+                    decoded,
+                    training,
+                    settings=training_config,
+                    budget_seconds=seconds,
+                    spent_seconds=spent,
+                    progress=progress,
+                )
+                bought = chosen.as_dict()
+            preset = bought["preset"]
+            training_config = replace(training_config, epochs=bought["epochs"])
         config = ModelConfig(experiment.class_names(decoded.clips), **preset_sizes(preset))
         if overwrite:
             runs.clear(folder)
+        if bought is not None:
+            write_json(folder / runs.BUDGET_FILE, bought)
         state = _learn(folder, decoded, training, config, training_config, progress)
-        network = FoldedNetwork.fold(config, state.best)
-        tested = measure(network, *decoded.pick(test))
-        unheard = Measured.join(
-            [tested, measure_foreign(network, foreign.clips, foreign.waveforms)]
-        )
-        knowledge, metrics = account.conclude(tested, unheard)
+        tested, knowledge, metrics = _judged(config, state, decoded, test, foreign)
         learnt, _ = experiment.hold_out(decoded, training, training_config)
         metrics |= account.beside_baselines(tested, decoded, [(learnt, test)], progress=progress)
         model = Model(
@@ -107,7 +110,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
             "preset": preset,
             "settings": as_dict(training_config),
             "best_epoch": state.best_epoch,
-            "budget": chosen.as_dict() if chosen else None,
+            "budget": bought,
             "held_out": [{"name": c.name, "label": c.label} for c in tested.known.clips],
         }
         doubts = account.suspicions(tested.known, model.calibration)
@@ -118,16 +121,33 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     return metrics
 
 
-def _budget_seconds(budget: str | None, *, resume: bool, fixed: bool) -> float | None:
+def _judged(
+    config: ModelConfig,
+    state: "State",
+    decoded: DecodedDataset,
+    test: Sequence[int],
+    foreign: DecodedDataset,
+) -> tuple[Measured, dict[str, Any], dict[str, Any]]:
+    """What is said of the clips held out, what a model may know of itself by it, how good it is."""
+    network = FoldedNetwork.fold(config, state.best)
+    tested = measure(network, *decoded.pick(test))
+    others = measure_foreign(network, foreign.clips, foreign.waveforms)
+    return tested, *account.conclude(tested, Measured.join([tested, others]))
+
+
+def _budget_seconds(budget: str | None, *, fixed: bool) -> float | None:
     """Seconds, if a budget was given and nothing that it chooses."""
-    if budget is None:
-        return None
-    if resume or fixed:
+    if budget is not None and fixed:
         raise UsageError(
-            "--budget chooses the preset and the epochs: give it without --preset, --epochs and"
-            " --resume (to resume, give the two that it chose)"
+            "--budget chooses the preset and the epochs: give it without --preset and --epochs"
         )
-    return parse_budget(budget)
+    return parse_budget(budget) if budget is not None else None
+
+
+def _earlier_choice(folder: Path) -> dict[str, Any] | None:
+    """What a budget bought when the run to be resumed began."""
+    path = folder / runs.BUDGET_FILE
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def _learn(

@@ -19,7 +19,7 @@ def draw(
     """out[b, i] = the sound at ``firsts[b] + rates[b] * i``, linearly between samples.
 
     Args:
-        sound: [N], at least 34 samples longer than what is read.
+        sound: [N], with 64 samples and more behind what is drawn.
         firsts: places of the first samples [B].
         rates: above 0 [B].
         n_threads: 1 to 256.

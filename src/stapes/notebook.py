@@ -37,6 +37,7 @@ PLAIN = TrainingConfig(
     averaging=0.0,
     speed=0.0,
     mixing=0.0,
+    polarity=False,
     equaliser_db=0.0,
     negatives=0.0,
     validation_share=0.0,

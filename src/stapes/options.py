@@ -20,7 +20,8 @@ Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write
 ByFile = Annotated[
     bool, typer.Option("--by-file/--no-by-file", help="See what a split by file would say, too.")
 ]
-Preset = Annotated[str, typer.Option(help="Name of the network: classic, small or large.")]
+PRESET = typer.Option(help="Name of the network: classic, small or large.")
+Preset = Annotated[str, PRESET]
 Budget = Annotated[
     str | None,
     typer.Option(help="A time such as 60s or 5m, which chooses the preset and the epochs."),

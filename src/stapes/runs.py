@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +13,7 @@ from stapes.files import remove_orphans
 
 STATE_FILE = "state.safetensors"
 METRICS_FILE = "metrics.json"
+BUDGET_FILE = "budget.json"
 HISTORY_FILE = "history.jsonl"
 REPORT_FILE = "report.html"
 STATE_SUFFIX = ".state.safetensors"
@@ -22,7 +23,7 @@ LABELS_FOLDER = "audacity"
 LOCK_FILE = ".lock"
 
 FILES = (
-    *(STATE_FILE, METRICS_FILE, HISTORY_FILE, REPORT_FILE, checkpoint.MODEL_FILE),
+    *(STATE_FILE, METRICS_FILE, BUDGET_FILE, HISTORY_FILE, REPORT_FILE, checkpoint.MODEL_FILE),
     *(DOUBTS_FILE, LABELS_FOLDER, TRAININGS_FOLDER),
 )
 
@@ -44,7 +45,8 @@ def run_folder(out: str | Path, *, resume: bool = False, overwrite: bool = False
     if resume and overwrite:
         raise UsageError("--resume and --overwrite contradict each other: give one of them")
     with _locked(folder):
-        remove_orphans(folder)
+        for place in (folder, folder / TRAININGS_FOLDER):
+            remove_orphans(place)
         present = [name for name in FILES if (folder / name).exists()]
         if present and not (resume or overwrite):
             raise UsageError(
@@ -56,11 +58,12 @@ def run_folder(out: str | Path, *, resume: bool = False, overwrite: bool = False
 
 def clear(folder: Path) -> None:
     """Throw away what an earlier run left, once the new one has read all it needs."""
+    forget_trainings(folder)
     for name in FILES:
         path = folder / name
         if path.is_dir():
-            for file in (*path.glob("*.txt"), *path.glob(f"*{STATE_SUFFIX}")):
-                file.unlink()
+            for table in path.glob("*.txt"):
+                table.unlink()
         else:
             path.unlink(missing_ok=True)
 
@@ -70,11 +73,19 @@ def training_state(folder: Path, name: str) -> Path:
     return folder / TRAININGS_FOLDER / f"{name.replace(' ', '-')}{STATE_SUFFIX}"
 
 
+def check_resumable(folder: Path) -> None:
+    """Raise UsageError if there is a run, but not one of many trainings that was ended early."""
+    if (folder / METRICS_FILE).exists() and not (folder / TRAININGS_FOLDER).exists():
+        raise UsageError(f"{folder}: its run is complete, there is nothing to resume; --overwrite")
+
+
 def forget_trainings(folder: Path) -> None:
-    """Throw away the states of many trainings, once their results are written."""
-    for state in (folder / TRAININGS_FOLDER).glob(f"*{STATE_SUFFIX}"):
+    """Throw away the states of many trainings; what else lies beside them stays."""
+    place = folder / TRAININGS_FOLDER
+    for state in place.glob(f"*{STATE_SUFFIX}"):
         state.unlink()
-    (folder / TRAININGS_FOLDER).rmdir()
+    with suppress(OSError):
+        place.rmdir()
 
 
 def refuse_inside(out: str | Path, data: str | Path) -> None:
