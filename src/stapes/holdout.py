@@ -59,8 +59,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
         StopRequestedError: Ctrl-C or SIGTERM; the state is saved for ``resume``.
     """
     started = time.monotonic()
-    fixed = preset is not None or "epochs" in settings
-    seconds = _budget_seconds(budget, fixed=fixed)
+    seconds = _budget_seconds(budget, fixed=preset is not None or "epochs" in settings)
     preset = preset or "classic"
     options, training_config = experiment.parse(settings, preset)
     runs.refuse_inside(out, data)
