@@ -33,15 +33,14 @@ from stapes.drawing import WIDE, new_figure, styled
 BUILD = Path(__file__).parent.parent / "build" / "accuracy"
 STAPES = Path(sys.executable).parent / "stapes"
 
+TITLES = {"cats_dogs": "cats and dogs", "esc10": "ESC-10"}
+ACDNET = "Mohaimenuzzaman et al. 2023, doi:10.1016/j.patcog.2022.109025"
+
 PUBLISHED: dict[str, dict[str, tuple[float, float, str]]] = {
     "cats_dogs": {},
     "esc10": {
-        "Micro-ACDNet": (
-            131e3,
-            0.9625,
-            "Mohaimenuzzaman et al. 2023, doi:10.1016/j.patcog.2022.109025",
-        ),
-        "ACDNet": (4.74e6, 0.9665, "the same"),
+        "Micro-ACDNet": (131e3, 0.9625, ACDNET),
+        "ACDNet": (4.74e6, 0.9665, ACDNET),
         "EnvNet-v2": (101e6, 0.914, "Tokozume et al. 2018, arXiv:1711.10282"),
     },
 }
@@ -153,7 +152,7 @@ def chart(name: str, found: Mapping[str, Any]) -> Figure:
     axes.set_xlim(1e3, 3e8)
     axes.set_xlabel("parameters (logarithmic)", loc="left", size=8)
     axes.set_ylabel("share of clips right", size=8)
-    axes.set_title(f"Accuracy against size: {name.replace('_', ' and ')}")
+    axes.set_title(f"Accuracy against size: {TITLES[name]}")
     presenting.finish(axes, grid="y")
     sources = dict.fromkeys(source for *_, source in PUBLISHED[name].values())
     text = f"lines: 95 % intervals over sources · {' · '.join(sources)}"
