@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,7 +71,7 @@ def clear(folder: Path) -> None:
 
 def training_state(folder: Path, name: str) -> Path:
     """Where one of many trainings of a run saves its state."""
-    return folder / TRAININGS_FOLDER / f"{name.replace(' ', '-')}{STATE_SUFFIX}"
+    return folder / TRAININGS_FOLDER / f"{re.sub(r'[^a-z0-9]+', '-', name)}{STATE_SUFFIX}"
 
 
 def check_resumable(folder: Path) -> None:
