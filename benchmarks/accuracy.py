@@ -33,6 +33,7 @@ from stapes.drawing import WIDE, new_figure, styled
 BUILD = Path(__file__).parent.parent / "build" / "accuracy"
 STAPES = Path(sys.executable).parent / "stapes"
 
+TICKS = {"1,000": 1e3, "10,000": 1e4, "100,000": 1e5, "1 M": 1e6, "10 M": 1e7, "100 M": 1e8}
 TITLES = {"cats_dogs": "cats and dogs", "esc10": "ESC-10"}
 ACDNET = "Mohaimenuzzaman et al. 2023, doi:10.1016/j.patcog.2022.109025"
 
@@ -150,6 +151,8 @@ def chart(name: str, found: Mapping[str, Any]) -> Figure:
     _levels(axes, name, found)
     axes.set_xscale("log")
     axes.set_xlim(1e3, 3e8)
+    axes.set_xticks(list(TICKS.values()), list(TICKS))
+    axes.minorticks_off()
     axes.set_xlabel("parameters (logarithmic)", loc="left", size=8)
     axes.set_ylabel("share of clips right", size=8)
     axes.set_title(f"Accuracy against size: {TITLES[name]}")
