@@ -99,13 +99,17 @@ def ladder_table(name: str) -> str:
                 with_interval(result["clips"]),
                 f"{result['segments']['accuracy']:.3f}",
                 " ".join(f"{seed['clips']['accuracy']:.3f}" for seed in result["seeds"]),
-                f"{seconds:.0f} s, {result['most_bytes'] / 1e6:,.0f} MB",
+                f"{seconds:.0f} s{memory(result['most_bytes'])}",
             )
         )
     for row in next(iter(presets.values()))["baselines"]:
         rows.append((row["name"], "", "", with_interval(row["clips"]), "", "", ""))
     head = ("", "parameters", "multiply-adds", "clips right", "segments right", "clips, by seed")
     return table((*head, "a training"), rows)
+
+
+def memory(most_bytes: int | None) -> str:
+    return f", {most_bytes / 1e6:,.0f} MB" if most_bytes else ""
 
 
 def speed_table() -> str:
