@@ -150,16 +150,17 @@ def chart(name: str, found: Mapping[str, Any]) -> Figure:
         _name(axes, parameters, accuracy, other)
     _levels(axes, name, found)
     axes.set_xscale("log")
-    axes.set_xlim(1e3, 3e8)
-    axes.set_xticks(list(TICKS.values()), list(TICKS))
+    widest = 3e8 if PUBLISHED[name] else 1e6
+    axes.set_xlim(1e3, widest)
+    ticks = {text: value for text, value in TICKS.items() if value <= widest}
+    axes.set_xticks(list(ticks.values()), list(ticks))
     axes.minorticks_off()
     axes.set_xlabel("parameters (logarithmic)", loc="left", size=8)
     axes.set_ylabel("share of clips right", size=8)
     axes.set_title(f"Accuracy against size: {TITLES[name]}")
     presenting.finish(axes, grid="y")
     sources = dict.fromkeys(source for *_, source in PUBLISHED[name].values())
-    text = f"lines: 95 % intervals over sources · {' · '.join(sources)}"
-    presenting.small(figure, text)
+    presenting.small(figure, " · ".join(["lines: 95 % intervals over sources", *sources]))
     return figure
 
 
@@ -172,7 +173,8 @@ def _levels(axes: Axes, name: str, found: Mapping[str, Any]) -> None:
         levels[HUMAN[name][1].split(":")[0]] = HUMAN[name][0]
     for label, level in levels.items():
         axes.axhline(level, color=LINE, linewidth=1.2, linestyle="--", zorder=0)
-        axes.text(1.1e3, level, label, size=8, color=MUTED, va="bottom")
+        right = axes.get_yaxis_transform()
+        axes.text(0.99, level, label, size=8, color=MUTED, va="bottom", ha="right", transform=right)
 
 
 def _name(axes: Axes, x: float, y: float, text: str, *, bold: bool = False) -> None:
