@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 import machine
 import presenting
+from shipped import without_lists
 from stapes import __version__, native
 from stapes.colours import ACCENT, INK, LINE, MUTED
 from stapes.config import PRESETS, ModelConfig, preset_sizes
@@ -48,9 +49,6 @@ PUBLISHED: dict[str, dict[str, tuple[float, float, str]]] = {
 """Parameters, share of clips right and source of what others report on the same recordings."""
 
 HUMAN = {"esc10": (0.957, "people: Piczak 2015, doi:10.1145/2733373.2806390")}
-
-LISTS = ("roc", "mistakes", "suspicious", "examples", "audit", "profile", "skipped", "warnings")
-"""What a report shows clip by clip, and no document quotes."""
 
 
 def main() -> None:
@@ -96,11 +94,9 @@ def crossvalidated(given: argparse.Namespace, preset: str, *, name: str) -> dict
             f"{preset}: stapes crossval ended with {os.waitstatus_to_exitcode(status)}"
         )
     metrics = json.loads(json_path.read_text())
-    kept = {key: value for key, value in metrics.items() if key not in LISTS}
     classes = tuple(metrics["classes"])
     config = ModelConfig(classes, **preset_sizes(preset))
-    return kept | {
-        "data": Path(metrics["data"]).name,
+    return without_lists(metrics) | {
         "multiply_adds": config.n_multiply_adds,
         "most_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
     }

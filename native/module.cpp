@@ -178,7 +178,6 @@ void describe(const Input& x, const Outputs64& means, const Outputs64& squares,
 
 template <class Row>
 void each_row(int64_t n_rows, int n_threads, Row&& row) {
-  if (n_rows == 0) return;
   nb::gil_scoped_release unlocked;
   stapes::Team::run(std::min<int>(n_threads, n_rows), [&](stapes::Team& team, int member) {
     team.phase(static_cast<int>(n_rows), [&](int i) { row(i, member); }, [] {});
@@ -213,7 +212,12 @@ void vary(const Input& segments, const Places& partners, const Input& own, const
   const int64_t n = static_cast<int64_t>(segments.shape(0));
   const int64_t length = static_cast<int64_t>(segments.shape(1));
   const int64_t n_taps = static_cast<int64_t>(taps.shape(1));
-  for (const auto* one : {&own, &other, &shift, &noise_levels, &rms}) check(*one, "a number", {n});
+  const std::pair<const char*, const Input*> numbers[] = {{"own", &own},
+                                                          {"other", &other},
+                                                          {"shift", &shift},
+                                                          {"noise_levels", &noise_levels},
+                                                          {"rms", &rms}};
+  for (const auto& [name, values] : numbers) check(*values, name, {n});
   check(partners, "partners", {n});
   check(noise_starts, "noise_starts", {n});
   check(taps, "taps", {n, n_taps});

@@ -28,10 +28,10 @@ class Team {
     }
   }
 
-  // Calls body(team, member) on n_threads threads, this one among them.
+  // Calls body(team, member) on n_threads threads, this one among them, and at least on this one.
   template <class Body>
   static void run(int n_threads, Body&& body) {
-    Team team(n_threads);
+    Team team(n_threads < 1 ? 1 : n_threads);
     std::vector<std::thread> others;
     for (int i = 1; i < n_threads; i++) others.emplace_back([&, i] { body(team, i); });
     body(team, 0);

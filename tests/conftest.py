@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tones import write_tones
+from tones import write_tone, write_tones
 
 QUICK = {"epochs": 2, "steps_per_epoch": 40, "batch_size": 12, "averaging": 0.8}
 
@@ -78,3 +78,12 @@ def stapes(monkeypatch, capsysbinary):
         return Ended(ended.value.code, out, err.decode())
 
     return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three recordings, one of them shorter than a segment."""
+    write_tone(tmp_path / "in" / "a.wav", "low", seed=1)
+    write_tone(tmp_path / "in" / "b.wav", "high", seed=2, seconds=2.0)
+    write_tone(tmp_path / "in" / "c.wav", "high", seed=3, seconds=0.5)
+    return tmp_path / "in"

@@ -130,7 +130,6 @@ def choose(
         progress("timing the presets", i, len(presets), preset)
         config = ModelConfig(classes, **preset_sizes(preset))
         speeds[preset] = _speed(decoded, training, config, trial)
-    progress("timing the presets", len(presets), len(presets), "")
     fixed = spent_seconds + time.monotonic() - began + CLOSING_SECONDS
     rungs = []
     for preset, epochs in RUNGS:
@@ -139,7 +138,9 @@ def choose(
         rungs.append(Rung(preset, epochs, seconds))
     fitting = [i for i, rung in enumerate(rungs) if rung.seconds <= budget_seconds]
     highest = fitting[-1] if fitting else 0
-    return Choice(rungs[highest], tuple(rungs[highest + 1 :]), budget_seconds)
+    choice = Choice(rungs[highest], tuple(rungs[highest + 1 :]), budget_seconds)
+    progress("timing the presets", len(presets), len(presets), choice.words())
+    return choice
 
 
 def _speed(
