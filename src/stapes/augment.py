@@ -53,8 +53,8 @@ class Augmenter:
             self._noises = Noises(config.segment_length, device=settings.device, rng=rng)
 
     def __call__(
-        self, segments: Tensor, targets: Tensor, *, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
+        self, segments: Tensor, targets: NDArray[np.float32], *, rng: np.random.Generator
+    ) -> tuple[Tensor, NDArray[np.float32]]:
         """Vary one batch.
 
         Args:
@@ -95,9 +95,8 @@ class Augmenter:
             noise_levels=_single(_amplitude(noise_db)),
             rms=_single(_amplitude(level_db)),
         )
-        mixed_targets = _column(share, targets) * targets
-        mixed_targets += _column(1 - share, targets) * targets[torch.from_numpy(partners)]
-        return vary(segments, by, noises), mixed_targets
+        part = _single(share)[:, None]
+        return vary(segments, by, noises), part * targets + (1 - part) * targets[partners]
 
 
 def vary(segments: Tensor, by: Variations, noises: Tensor) -> Tensor:
@@ -172,10 +171,16 @@ def filters(points_db: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns:
         Taps [B, N_TAPS].
     """
-    amplitudes = responses(points_db, N_TAPS + 2)
-    taps = np.fft.fftshift(np.fft.irfft(amplitudes), axes=1)  # [B, 2 N_TAPS + 2]
+    return responses(points_db, N_TAPS + 2) @ _impulses()
+
+
+@lru_cache(maxsize=1)
+def _impulses() -> NDArray[np.float64]:
+    """The filter of each frequency alone, cut out by a window: [N_TAPS + 2, N_TAPS]."""
+    turned = np.fft.fftshift(np.fft.irfft(np.eye(N_TAPS + 2)), axes=1)  # [., 2 N_TAPS + 2]
     first = N_TAPS + 1 - N_TAPS // 2
-    return taps[:, first : first + N_TAPS] * np.hanning(N_TAPS + 2)[1:-1]
+    impulses: NDArray[np.float64] = turned[:, first : first + N_TAPS]
+    return impulses * np.hanning(N_TAPS + 2)[1:-1]
 
 
 class Noises:

@@ -5,14 +5,13 @@ Batch number n is a function of the seed and n alone.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from stapes import augment, negatives
 from stapes.config import ModelConfig, TrainingConfig
@@ -82,21 +81,22 @@ class MadeUp:
         models = normalise(models)
         carriers = negatives.carriers(models, sample_rate=sample_rate, rng=rng)
         envelopes = negatives.envelopes(models, sample_rate=sample_rate, rng=rng)
-        self._carriers = torch.from_numpy(carriers).to(device)
-        # Twice, one after the other, so that a turned envelope is a piece of it.
-        self._envelopes = torch.from_numpy(np.tile(envelopes, 2).ravel()).to(device)
-        self._n_points = envelopes.shape[1]
+        n_points, length = envelopes.shape[1], negatives.CONTROL_LENGTH
+        carriers = np.pad(carriers, ((0, 0), (0, n_points * length - carriers.shape[1])))
+        carriers = carriers.reshape(-1, n_points, length)
+        # Twice, so that a turned envelope is a piece of it.
+        stock = carriers, np.tile(envelopes, 2)[..., None]
+        self._carriers, self._envelopes = (_kept(array, device) for array in stock)
 
     def draw(self, rng: np.random.Generator, *, out: Tensor) -> None:
         """Write to ``out`` [n, T]: any carrier under any envelope, which begins anywhere."""
-        n, n_points, device = len(out), self._n_points, out.device
-        rows, others = rng.integers(len(self._carriers), size=(2, n))
-        places = 2 * n_points * others + rng.integers(n_points, size=n)
-        pieces = self._envelopes.unfold(0, n_points, 1)
-        envelopes = pieces.index_select(0, torch.from_numpy(places).to(device))
-        torch.index_select(self._carriers, 0, torch.from_numpy(rows).to(device), out=out)
-        envelopes = envelopes[..., None].expand(-1, -1, negatives.CONTROL_LENGTH)
-        out *= envelopes.reshape(n, -1)[:, : out.shape[1]]
+        n_carriers, n_points, _ = self._carriers.shape
+        sounds = out if out.is_cuda else out.numpy()
+        rows, others = rng.integers(n_carriers, size=(2, len(out))).tolist()
+        places = rng.integers(n_points, size=len(out)).tolist()
+        for i, (row, other, place) in enumerate(zip(rows, others, places, strict=True)):
+            sound = self._carriers[row] * self._envelopes[other, place : place + n_points]
+            sounds[i] = sound.reshape(-1)[: out.shape[1]]
 
 
 def batches(
@@ -115,15 +115,9 @@ def batches(
     return map(_Maker(config, settings, known, foreign), itertools.count(first_step))
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep PyTorch from waking threads, which then wait awake where the kernels' want to work."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
+def _kept(array: NDArray[np.float32], device: str) -> Any:
+    """For arithmetic on a device: NumPy's on the processor, where each call costs less."""
+    return array if device == "cpu" else torch.from_numpy(array).to(device)
 
 
 def _keep_memory() -> None:
@@ -166,16 +160,15 @@ class _Maker:
         known, made_up, own = segments.split_with_sizes([n_known, n_none - n_own, n_own])
         labels, clips = self._of_classes.draw(step, out=known)
         if n_none:
-            with _one_thread():
-                self._made_up.draw(rng, out=made_up)
+            self._made_up.draw(rng, out=made_up)
         if self._of_none:
             _, others = self._of_none.draw(step, out=own)
             clips = np.append(clips, others + self._n_known)
-        n_classes = len(self._config.classes)
-        targets = torch.from_numpy(np.append(labels, np.full(n_none, n_classes)))
-        one_hot = F.one_hot(targets, n_classes + (n_none > 0)).float().to(settings.device)
-        augmented = self._augment(segments, one_hot, rng=rng)
-        return Batch(*augmented, clips)
+        n_targets = len(self._config.classes) + (n_none > 0)
+        targets = np.append(labels, np.full(n_none, n_targets - 1))
+        one_hot = np.eye(n_targets, dtype=np.float32)[targets]
+        varied, mixed = self._augment(segments, one_hot, rng=rng)
+        return Batch(varied, torch.from_numpy(mixed).to(settings.device), clips)
 
 
 def _generator(

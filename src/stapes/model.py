@@ -5,14 +5,14 @@ of the optimiser is one operation and not one for each of forty small tensors.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from stapes.config import ModelConfig
 from stapes.native import Blocks, Scratch
-from stapes.native_autograd import torch_logits, training_logits
+from stapes.native_autograd import torch_logits, training_logits, training_pass
 
 MOMENTUM = 0.1
 """The share of a batch's statistics in the running ones; PyTorch's default."""
@@ -53,6 +53,14 @@ class Network(nn.Module):
         logits, found = training_logits(segments, self.flat, self.blocks, scratch=self.scratch)
         self.statistics.lerp_(found, MOMENTUM)
         return logits
+
+    def training_pass(self, segments: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Logits in training, and what makes of their gradient that of ``flat``, once."""
+        flat, blocks = self.flat, self.blocks
+        logits, found, gradient = training_pass(segments, flat, blocks, scratch=self.scratch)
+        with torch.no_grad():
+            self.statistics.lerp_(found, MOMENTUM)
+        return logits, gradient
 
     def tensors(self) -> dict[str, Tensor]:
         """The parameters, as views, and running statistics by the names of a saved model."""

@@ -1,9 +1,11 @@
-"""The network as a torch function: native kernels where they can do it, PyTorch where not."""
+"""The network in training: native kernels where they can do it, PyTorch where not."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -42,6 +44,28 @@ def training_logits(
         return results
     statistics = flat.new_zeros(2, sum(blocks.channels))
     return torch_logits(x, flat, statistics, blocks, training=True), statistics
+
+
+def training_pass(
+    x: Tensor, flat: Tensor, blocks: native.Blocks, *, scratch: native.Scratch
+) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    """The same with the gradient at hand, past PyTorch's graph where the kernels take over.
+
+    Args:
+        x: [B, T] normalised segments.
+        flat: all parameters.
+        blocks: how those of the blocks lie.
+        scratch: memory for the passes.
+
+    Returns:
+        Logits [B, N] and statistics [2, sum of channels] without a gradient, and what makes of the
+        logits' gradient that of the parameters, once.
+    """
+    if _native_can(x, flat, blocks):
+        run = _NativePass.of(x, flat, blocks, scratch)
+        return run.logits, run.statistics, run.gradient
+    logits, statistics = training_logits(x, flat, blocks, scratch=scratch)
+    return logits.detach(), statistics, lambda d: torch.autograd.grad(logits, [flat], [d])[0]
 
 
 def torch_logits(
@@ -106,13 +130,17 @@ def _native_can(x: Tensor, parameters: Tensor, blocks: native.Blocks) -> bool:
     return native.available()
 
 
-class _Training(torch.autograd.Function):
-    """[B, T] and all parameters -> [B, N] and the batch statistics [2, sum of channels]."""
+@dataclass(frozen=True, slots=True)
+class _NativePass:
+    """What the kernels found in one forward pass, and their backward pass."""
 
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, flat: Tensor, blocks: native.Blocks, scratch: native.Scratch
-    ) -> tuple[Tensor, Tensor]:
+    logits: Tensor
+    statistics: Tensor
+    run: native.Forward
+    weight: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, x: Tensor, flat: Tensor, blocks: native.Blocks, scratch: native.Scratch) -> Self:
         trunk, _, weight, bias = _split(_array(flat), blocks)
         run = native.trunk_train_forward(
             _array(x),
@@ -122,24 +150,38 @@ class _Training(torch.autograd.Function):
             n_threads=torch.get_num_threads(),
             scratch=scratch,
         )
-        statistics = run.statistics
-        statistics[1] *= _unbiased(blocks, *x.shape)
-        ctx.run, ctx.weight = run, weight.reshape(len(bias), -1).copy()
-        told = torch.from_numpy(statistics)
-        ctx.mark_non_differentiable(told)
-        return torch.from_numpy(run.pooled @ ctx.weight.T + bias), told
+        run.statistics[1] *= _unbiased(blocks, *x.shape)
+        weight = weight.reshape(len(bias), -1).copy()
+        logits = torch.from_numpy(run.pooled @ weight.T + bias)
+        return cls(logits, torch.from_numpy(run.statistics), run, weight)
+
+    def gradient(self, d_logits: Tensor) -> Tensor:
+        """Of all parameters, from that of the logits [B, N]; once."""
+        d, run = _array(d_logits), self.run
+        n_parameters = run.blocks.n_parameters + sum(run.blocks.channels)
+        gradient = np.zeros(n_parameters + self.weight.size + d.shape[1], np.float32)
+        d_trunk, _, d_weight, d_bias = _split(gradient, run.blocks)
+        d_weight[:], d_bias[:] = (d.T @ run.pooled).ravel(), d.sum(axis=0)
+        n_threads = torch.get_num_threads()
+        native.trunk_train_backward(run, d @ self.weight, n_threads=n_threads, out=d_trunk)
+        return torch.from_numpy(gradient)
+
+
+class _Training(torch.autograd.Function):
+    """[B, T] and all parameters -> [B, N] and the batch statistics [2, sum of channels]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, flat: Tensor, blocks: native.Blocks, scratch: native.Scratch
+    ) -> tuple[Tensor, Tensor]:
+        ctx.run = _NativePass.of(x, flat, blocks, scratch)
+        ctx.mark_non_differentiable(ctx.run.statistics)
+        return ctx.run.logits, ctx.run.statistics
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_logits: Tensor, d_statistics: Tensor) -> tuple[Tensor | None, ...]:
-        d, run = _array(d_logits), ctx.run
-        n_parameters = run.blocks.n_parameters + sum(run.blocks.channels)
-        gradient = np.zeros(n_parameters + ctx.weight.size + d.shape[1], np.float32)
-        d_trunk, _, d_weight, d_bias = _split(gradient, run.blocks)
-        d_weight[:], d_bias[:] = (d.T @ run.pooled).ravel(), d.sum(axis=0)
-        n_threads = torch.get_num_threads()
-        native.trunk_train_backward(run, d @ ctx.weight, n_threads=n_threads, out=d_trunk)
-        return None, torch.from_numpy(gradient), None, None
+        return None, ctx.run.gradient(d_logits), None, None
 
 
 def _split(flat: NDArray[np.float32], blocks: native.Blocks) -> list[NDArray[np.float32]]:

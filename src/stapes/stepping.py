@@ -2,10 +2,11 @@
 
 import copy
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from stapes.batches import Batch
 from stapes.config import ModelConfig
@@ -38,6 +39,9 @@ class Stepper:
         self._weight_decay = weight_decay
         self._moments = torch.zeros(2, *network.flat.shape, device=network.flat.device)
         self._numbers = torch.zeros(3, device=network.flat.device)
+        learning = network.flat, *self._moments, *self._numbers
+        following = self.average.flat, self.average.statistics, network.statistics
+        self._arrays = [_array(tensor) for tensor in (*learning, *following)]
         self._n_warm = 0
         self._replayed: tuple[torch.cuda.CUDAGraph, Batch, Tensor] | None = None
 
@@ -58,8 +62,9 @@ class Stepper:
         kept = 1 - learning_rate * self._weight_decay
         size = learning_rate * math.sqrt(1 - BETAS[1] ** number) / (1 - BETAS[0] ** number)
         self._numbers.copy_(torch.tensor([kept, size, pace]))
-        step = self._step_on_gpu if batch.segments.is_cuda else self._step
-        log_shares, targets = step(batch).cpu().numpy()
+        on_gpu = batch.segments.is_cuda
+        told = self._step_on_gpu(batch).cpu().numpy() if on_gpu else self._step(batch)
+        log_shares, targets = told
         right = log_shares.argmax(axis=1) == targets.argmax(axis=1)
         return -float((targets * log_shares).sum()) / len(right), float(right.mean())
 
@@ -70,37 +75,33 @@ class Stepper:
         named |= {f"{k}.statistics": network.statistics for k, network in networks.items()}
         return named | {"moments": self._moments}
 
-    def _step(self, batch: Batch) -> Tensor:
+    def _step(self, batch: Batch) -> Any:
         """All that a step does.
 
         Returns:
             Logarithms of the classes' shares, and the targets: [2, B, n_classes (+ 1)].
         """
-        logits = self.network(batch.segments)  # [B, n_outputs (+ 1)]
-        with torch.no_grad():
-            log_shares = log_probabilities(logits, self.network.config)
-            d_logits = (log_shares.exp() - batch.targets) / len(logits)  # targets sum to 1
-        d_logits = d_logits[:, -logits.shape[1] :]
-        (gradient,) = torch.autograd.grad(logits, [self.network.flat], [d_logits])
-        self._descend(gradient)
-        return torch.stack([log_shares, batch.targets])
+        passed, gradient = self.network.training_pass(batch.segments)
+        logits, targets = _array(passed), _array(batch.targets)  # [B, n_outputs (+ 1)]
+        log_shares = log_probabilities(logits, self.network.config)
+        d_logits = (_library(logits).exp(log_shares) - targets) / len(logits)  # targets sum to 1
+        self._descend(_array(gradient(torch.as_tensor(d_logits[:, -logits.shape[1] :]))))
+        return _library(logits).stack([log_shares, targets])
 
-    @torch.no_grad()
-    def _descend(self, gradient: Tensor) -> None:
+    def _descend(self, gradient: Any) -> None:
         """AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101), then the average.
 
         Epsilon stands under the root, where it only keeps zero from dividing zero.
         """
-        network, average = self.network, self.average
-        mean, square = self._moments
-        kept, size, pace = self._numbers
-        mean.lerp_(gradient, 1 - BETAS[0])
-        square.lerp_(gradient.square(), 1 - BETAS[1])
-        network.flat.mul_(kept).sub_((square + EPSILON**2).rsqrt_().mul_(mean).mul_(size))
-        average.flat.lerp_(network.flat, pace)
-        average.statistics.lerp_(network.statistics, pace)
+        flat, mean, square, kept, size, pace, average, averaged, statistics = self._arrays
+        mean += (1 - BETAS[0]) * (gradient - mean)
+        square += (1 - BETAS[1]) * (gradient * gradient - square)
+        flat *= kept
+        flat -= size * mean / (square + EPSILON**2) ** 0.5
+        average += pace * (flat - average)
+        averaged += pace * (statistics - averaged)
 
-    def _step_on_gpu(self, batch: Batch) -> Tensor:
+    def _step_on_gpu(self, batch: Batch) -> Any:
         if self._n_warm < WARM_UP:
             self._n_warm += 1
             return self._step_aside(batch)
@@ -112,7 +113,7 @@ class Stepper:
         graph.replay()
         return told
 
-    def _step_aside(self, batch: Batch) -> Tensor:
+    def _step_aside(self, batch: Batch) -> Any:
         """A step on a stream of its own, as capturing wants those before it."""
         here = torch.cuda.current_stream()
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -131,8 +132,20 @@ class Stepper:
         return graph, given, told
 
 
-def log_probabilities(logits: Tensor, config: ModelConfig) -> Tensor:
+def log_probabilities(logits: Any, config: ModelConfig) -> Any:
     """[B, n_outputs (+ 1)] -> [B, n_classes (+ 1)]; one logit stands for the second class."""
+    library = _library(logits)
     if config.n_outputs == 1:
-        logits = F.pad(logits, (1, 0))
-    return logits - logits.logsumexp(dim=1, keepdim=True)
+        logits = library.concatenate([library.zeros_like(logits[:, :1]), logits], 1)
+    logits = logits - library.amax(logits, 1)[:, None]
+    return logits - library.log(library.exp(logits).sum(1))[:, None]
+
+
+def _array(tensor: Tensor) -> Any:
+    """The same memory for arithmetic: NumPy's on the processor, where each call costs less."""
+    return tensor.detach() if tensor.is_cuda else tensor.detach().numpy()
+
+
+def _library(array: Any) -> Any:
+    """NumPy or PyTorch: functions of the same names for either's arrays."""
+    return np if isinstance(array, np.ndarray) else torch
