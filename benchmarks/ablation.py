@@ -6,10 +6,11 @@ Grouped cross-validation with one ingredient changed at a time, and with fewer r
 from. Every training is written when it is done, and not done again: the same command goes on where
 it was ended.
 
-Writes benchmarks/results/ablation.json and docs/images/learning_curve_PRESET.png.
+Writes benchmarks/results/ablation.json and docs/images/learning_curve.png.
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,17 +31,17 @@ from stapes.measurement import measure
 from stapes.splits import folds
 from stapes.terminal import progress_bar
 
+RECIPE = "the recipe"
 INGREDIENTS: dict[str, dict[str, Any]] = {
-    "the recipe": {},
+    RECIPE: {},
     "without mixing": {"mixing": 0.0},
-    "mixing less, Beta(0.4, 0.4)": {"mixing": 0.4},
     "without speed": {"speed": 0.0},
-    "speed up to 30 %": {"speed": 0.3},
+    "without polarity": {"polarity": False},
     "without equaliser and noise": {"equaliser_db": 0.0},
     "equaliser 8 dB, noise up to 0 dB": {"equaliser_db": 8.0, "noise_db": 0.0},
     "without averaged weights": {"averaging": 0.0},
     "without sounds of none of the classes": {"negatives": 0.0},
-    "a third of the steps": {"steps_per_epoch": 33},
+    "half of the steps": {"steps_per_epoch": 50},
 }
 CLIPS = (10, 20, 40, 80, 160)
 PATH = presenting.RESULTS / "ablation.json"
@@ -61,27 +62,29 @@ def main() -> None:
         cases += [(name, settings, None) for name, settings in INGREDIENTS.items()]
     if "clips" in given.parts:
         cases += [(f"{n} clips", {}, n) for n in CLIPS]
-    name = Path(given.data).name
-    found = json.loads(PATH.read_text()) if PATH.exists() else {}
+    found = json.loads(PATH.read_text()) if PATH.exists() else {"trainings": {}, "results": {}}
+    prefix, done = f"{Path(given.data).name}, {given.preset}", found["trainings"]
     with progress_bar() as progress:
         decoded, _ = experiment.read(given.data, progress)
         pairs = folds(decoded.clips, seed=0)
         todo = [(s, c, k) for s in range(given.seeds) for c in cases for k in range(len(pairs))]
         for i, (seed, case, k) in enumerate(todo):
-            key = f"{name}, {given.preset}, {case[0]}, seed {seed}, fold {k + 1}"
-            if key not in found:
+            key = f"{prefix}, {case[0]}, seed {seed}, fold {k + 1}"
+            if key not in done:
                 progress("training", i, len(todo), key)
-                found[key] = trained(decoded, *pairs[k], case, seed=seed, preset=given.preset)
+                done[key] = trained(decoded, *pairs[k], case, seed=seed, preset=given.preset)
                 write_json(PATH, found)
+    names = [clip.name for _, held in pairs for clip in decoded.pick(held)[0]]
     sources = {clip.name: clip.source for clip in decoded.clips}
-    prefix = f"{name}, {given.preset}"
-    results = {case: summed(found, f"{prefix}, {case}", sources) for case, *_ in cases}
+    n_all = round(float(np.mean([len(training) for training, _ in pairs])))
+    results = {name: summed(done, f"{prefix}, {name}", names, sources) for name, *_ in cases}
+    found["results"][prefix] = {"n_clips": n_all, "cases": results}
+    write_json(PATH, found)
     tell(results)
     if "clips" in given.parts:
         rows = {n: results[f"{n} clips"] for n in CLIPS}
-        everything = summed(found, f"{prefix}, the recipe", sources)
-        n_all = round(float(np.mean([len(training) for training, _ in pairs])))
-        presenting.save(f"learning_curve_{given.preset}", chart(rows | {n_all: everything}))
+        everything = summed(done, f"{prefix}, {RECIPE}", names, sources)
+        presenting.save("learning_curve", chart(rows | {n_all: everything}))
 
 
 def trained(
@@ -93,7 +96,7 @@ def trained(
     seed: int,
     preset: str,
 ) -> dict[str, Any]:
-    """Which clips of one fold were right, and how many of their segments."""
+    """Which clips of one fold were wrong, and how many of their segments right, of how many."""
     _, changed, n_clips = case
     config = ModelConfig(experiment.class_names(decoded.clips), **preset_sizes(preset))
     settings = TrainingConfig(**preset_training(preset) | changed | {"seed": seed})
@@ -105,7 +108,7 @@ def trained(
     owners, shares = measured.segment_probabilities()
     segments = shares.argmax(axis=1) == measured.targets[owners]
     return {
-        "right": {c.name: bool(r) for c, r in zip(measured.clips, right, strict=True)},
+        "wrong": [c.name for c, good in zip(measured.clips, right, strict=True) if not good],
         "segments": [int(segments.sum()), len(segments)],
         "seconds": round(state.seconds, 1),
     }
@@ -124,28 +127,48 @@ def some_of_each(
     return sorted(chosen)
 
 
-def summed(found: Mapping[str, Any], case: str, sources: Mapping[str, str]) -> dict[str, Any]:
-    """Over all trainings of one case that there are."""
-    parts = [part for key, part in found.items() if key.startswith(f"{case}, seed")]
-    right = [(sources[clip], good) for part in parts for clip, good in part["right"].items()]
+def summed(
+    done: Mapping[str, Any], case: str, names: Sequence[str], sources: Mapping[str, str]
+) -> dict[str, Any]:
+    """Over all seeds of one case, and against the recipe's same seeds."""
+    prefix = case.rpartition(", ")[0]
+    right, recipe, rows, parts = list[bool](), list[bool](), list[str](), list[Any]()
+    for seed in itertools.count():
+        own = _of_seed(done, case, seed)
+        if not own:
+            break
+        parts += own
+        wrong, others = (_wrong(p) for p in (own, _of_seed(done, f"{prefix}, {RECIPE}", seed)))
+        right += [name not in wrong for name in names]
+        recipe += [name not in others for name in names]
+        rows += [sources[name] for name in names]
     segments = np.sum([part["segments"] for part in parts], axis=0)
-    goods = np.array([good for _, good in right])
-    low, high = evaluation.interval(goods, [source for source, _ in right])
+    low, high = evaluation.interval(np.array(right), rows)
+    change = evaluation.compare(np.array(right), np.array(recipe), rows)
     return {
-        "clips": float(goods.mean()),
-        "interval": [low, high],
-        "segments": float(segments[0] / segments[1]),
+        "clips": {"accuracy": float(np.mean(right)), "interval": [low, high]},
+        "segments": {"accuracy": float(segments[0] / segments[1])},
+        "change": {name: change[name] for name in ("accuracy", "interval")},
+        "n_seeds": len(right) // len(names),
         "seconds": float(np.mean([part["seconds"] for part in parts])),
     }
 
 
+def _of_seed(done: Mapping[str, Any], case: str, seed: int) -> list[Any]:
+    """What its trainings left, one a fold."""
+    return [part for key, part in done.items() if key.startswith(f"{case}, seed {seed}, ")]
+
+
+def _wrong(parts: Sequence[Mapping[str, Any]]) -> set[str]:
+    return {name for part in parts for name in part["wrong"]}
+
+
 def tell(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """A table in Markdown, for docs/accuracy.md."""
-    presenting.say("| case | clips right | 95 % interval | segments right |\n|---|---|---|---|")
     for name, row in results.items():
-        low, high = row["interval"]
+        low, high = row["clips"]["interval"]
         presenting.say(
-            f"| {name} | {row['clips']:.3f} | {low:.3f} to {high:.3f} | {row['segments']:.3f} |"
+            f"{name}: {row['clips']['accuracy']:.3f} of clips ({low:.3f} to {high:.3f}),"
+            f" {row['segments']['accuracy']:.3f} of segments; {row['n_seeds']} seeds"
         )
 
 
@@ -154,8 +177,8 @@ def chart(rows: Mapping[int, Mapping[str, Any]]) -> Figure:
     """Share of clips right against clips learnt from."""
     figure = new_figure(width=WIDE, height=3.0)
     axes = figure.subplots()
-    values = np.array([row["clips"] for row in rows.values()])
-    ends = np.array([row["interval"] for row in rows.values()]).T
+    values = np.array([row["clips"]["accuracy"] for row in rows.values()])
+    ends = np.array([row["clips"]["interval"] for row in rows.values()]).T
     axes.errorbar(list(rows), values, yerr=np.abs(ends - values), color=ACCENT, marker="o")
     axes.set_xscale("log")
     axes.set_xticks(list(rows), [f"{n}" for n in rows])

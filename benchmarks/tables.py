@@ -159,6 +159,31 @@ def robustness_table() -> str:
     return table(("", "clips", "segments", "clips, change", "segments, change"), rows)
 
 
+def ablation_table(name: str) -> str:
+    """One ingredient of the recipe changed at a time."""
+    rows = []
+    for case, result in read("ablation")["results"][name]["cases"].items():
+        if not case.endswith(" clips"):
+            low, high = result["change"]["interval"]
+            change = f"{result['change']['accuracy']:+.3f}, {low:+.3f} to {high:+.3f}"
+            alone = case == "the recipe"
+            shares = with_interval(result["clips"]), f"{result['segments']['accuracy']:.3f}"
+            rows.append((case, *shares, "" if alone else change))
+    return table(("", "clips right", "segments right", "clips, change, 95 % interval"), rows)
+
+
+def learning_table(name: str) -> str:
+    """Fewer recordings to learn from."""
+    results = read("ablation")["results"][name]
+    cases = {k: v for k, v in results["cases"].items() if k.endswith(" clips")}
+    cases[f"{results['n_clips']} clips, all"] = results["cases"]["the recipe"]
+    rows = [
+        (case, with_interval(result["clips"]), f"{result['segments']['accuracy']:.3f}")
+        for case, result in cases.items()
+    ]
+    return table(("learnt from", "clips right", "segments right"), rows)
+
+
 def with_interval(part: dict[str, Any]) -> str:
     low, high = part["interval"]
     return f"{part['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}"
@@ -193,6 +218,8 @@ TABLES = (
     speed_table,
     files_table,
     robustness_table,
+    lambda: ablation_table("cats_dogs, classic"),
+    lambda: learning_table("cats_dogs, classic"),
 )
 
 if __name__ == "__main__":
