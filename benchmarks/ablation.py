@@ -1,10 +1,11 @@
 """What each ingredient of the recipe is worth, and how many recordings are enough.
 
-python benchmarks/ablation.py DATA [--preset classic] [--seeds 1] [--parts ingredients clips]
+python benchmarks/ablation.py DATA [--preset classic] [--epochs 15] [--seeds 3]
+    [--parts ingredients clips]
 
 Grouped cross-validation with one ingredient changed at a time, and with fewer recordings to learn
-from. Every training is written when it is done, and not done again: the same command goes on where
-it was ended.
+from; with half the epochs of the classic preset unless told otherwise. Every training is written
+when it is done, and not done again: the same command goes on where it was ended.
 
 Writes benchmarks/results/ablation.json and docs/images/learning_curve.png.
 """
@@ -22,7 +23,7 @@ from matplotlib.figure import Figure
 import presenting
 from stapes import evaluation, experiment
 from stapes.colours import ACCENT
-from stapes.config import ModelConfig, TrainingConfig, preset_sizes, preset_training
+from stapes.config import ModelConfig, TrainingConfig, preset_sizes
 from stapes.dataset import DecodedDataset
 from stapes.drawing import WIDE, new_figure, styled
 from stapes.engine import FoldedNetwork
@@ -41,7 +42,7 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "equaliser 8 dB, noise up to 0 dB": {"equaliser_db": 8.0, "noise_db": 0.0},
     "without averaged weights": {"averaging": 0.0},
     "without sounds of none of the classes": {"negatives": 0.0},
-    "half of the steps": {"steps_per_epoch": 50},
+    "twice the steps": {"steps_per_epoch": 200},
 }
 CLIPS = (10, 20, 40, 80, 160)
 PATH = presenting.RESULTS / "ablation.json"
@@ -54,7 +55,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data")
     parser.add_argument("--preset", default="classic")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--parts", nargs="*", default=["ingredients", "clips"])
     given = parser.parse_args()
     cases: list[Case] = []
@@ -63,7 +65,8 @@ def main() -> None:
     if "clips" in given.parts:
         cases += [(f"{n} clips", {}, n) for n in CLIPS]
     found = json.loads(PATH.read_text()) if PATH.exists() else {"trainings": {}, "results": {}}
-    prefix, done = f"{Path(given.data).name}, {given.preset}", found["trainings"]
+    prefix = f"{Path(given.data).name}, {given.preset}, {given.epochs} epochs"
+    done = found["trainings"]
     with progress_bar() as progress:
         decoded, _ = experiment.read(given.data, progress)
         pairs = folds(decoded.clips, seed=0)
@@ -72,7 +75,10 @@ def main() -> None:
             key = f"{prefix}, {case[0]}, seed {seed}, fold {k + 1}"
             if key not in done:
                 progress("training", i, len(todo), key)
-                done[key] = trained(decoded, *pairs[k], case, seed=seed, preset=given.preset)
+                settings = {"seed": seed, "epochs": given.epochs} | case[1]
+                done[key] = trained(
+                    decoded, *pairs[k], n_clips=case[2], settings=settings, preset=given.preset
+                )
                 write_json(PATH, found)
     names = [clip.name for _, held in pairs for clip in decoded.pick(held)[0]]
     sources = {clip.name: clip.source for clip in decoded.clips}
@@ -91,18 +97,16 @@ def trained(
     decoded: DecodedDataset,
     training: Sequence[int],
     held: Sequence[int],
-    case: Case,
     *,
-    seed: int,
+    n_clips: int | None,
+    settings: Mapping[str, Any],
     preset: str,
 ) -> dict[str, Any]:
     """Which clips of one fold were wrong, and how many of their segments right, of how many."""
-    _, changed, n_clips = case
     config = ModelConfig(experiment.class_names(decoded.clips), **preset_sizes(preset))
-    settings = TrainingConfig(**preset_training(preset) | changed | {"seed": seed})
     if n_clips is not None:
-        training = some_of_each(decoded, training, n_clips, seed=seed)
-    state = experiment.learn(decoded, training, config=config, settings=settings)
+        training = some_of_each(decoded, training, n_clips, seed=settings["seed"])
+    state = experiment.learn(decoded, training, config=config, settings=TrainingConfig(**settings))
     measured = measure(FoldedNetwork.fold(config, state.best), *decoded.pick(held))
     right = measured.clip_probabilities().argmax(axis=1) == measured.targets
     owners, shares = measured.segment_probabilities()

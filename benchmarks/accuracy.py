@@ -118,7 +118,7 @@ def tell(name: str, found: Mapping[str, Any]) -> None:
             f"{result['segments']['accuracy']:.3f}",
             " ".join(f"{seed['clips']['accuracy']:.3f}" for seed in result["seeds"]),
             f"{seconds:.0f}",
-            f"{(result['most_bytes'] or 0) / 1e6:.0f}",
+            f"{result['most_bytes'] / 1e6:.0f}",
         )
         rows.append((f"stapes {preset}", *numbers))
     for row in next(iter(found["presets"].values())).get("baselines", []):
