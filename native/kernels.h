@@ -34,10 +34,17 @@ struct Variation {
   float* out;                   // [batch][length]
 };
 
-constexpr int64_t MOST_FILTERED = 256;  // floats that a filter may read and write behind the end
+// Floats that a filter may write at once, and taps that it takes at once.
+constexpr int64_t MOST_FILTERED = 128, TAPS_AT_ONCE = 64;
 
+// Of a row that is filtered, with what may be read and written behind its end.
 static inline int64_t vary_floats(const Variation& v) {
-  return round_up(v.length + v.n_taps + MOST_FILTERED, 16);
+  return round_up(v.length + v.n_taps + MOST_FILTERED + TAPS_AT_ONCE, 64);
+}
+
+// Two such rows and the taps.
+static inline int64_t vary_room(const Variation& v) {
+  return 2 * vary_floats(v) + round_up(v.n_taps, TAPS_AT_ONCE);
 }
 
 // Partial sums that a unit leaves for the serial step after each pass, all float64:

@@ -234,9 +234,9 @@ void vary(const Input& segments, const Places& partners, const Input& own, const
                             noise_starts.data(), noise_levels.data(), rms.data(), least_rms,
                             out.data()};
   const stapes::Kernels& kernels = stapes::choose_kernels();
-  std::vector<float> room(2 * stapes::vary_floats(v) * std::min<int64_t>(n, n_threads));
+  std::vector<float> room(stapes::vary_room(v) * std::min<int64_t>(n, n_threads));
   each_row(n, n_threads, [&](int i, int member) {
-    kernels.vary(v, i, room.data() + 2 * stapes::vary_floats(v) * member);
+    kernels.vary(v, i, room.data() + stapes::vary_room(v) * member);
   });
 }
 

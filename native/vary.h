@@ -42,30 +42,42 @@ void draw(const float* sound, double first, double rate, int64_t length, float* 
   }
 }
 
-constexpr int FILTERED = 8;  // vectors that are filtered at once
-static_assert(2 * FILTERED * V <= MOST_FILTERED);
+// What is filtered at once: vectors, and groups of V taps. A vector that is read for one group is
+// that of its neighbour for the next, so few are read.
+constexpr int FILTERED = V == 16 ? 8 : 4, GROUPS = 4;
+static_assert(FILTERED * V <= MOST_FILTERED && GROUPS * V <= TAPS_AT_ONCE);
 
-// y[t] = sum over k of taps[k] * x[t + k], up to whole blocks of vectors.
+// y[t] = sum over k of taps[k] * x[t + k], up to whole blocks of vectors; whole groups of taps.
 void filter(const float* x, const float* taps, int64_t n_taps, int64_t length, float* y) {
   for (int64_t t = 0; t < length; t += FILTERED * V) {
     Vector total[FILTERED] = {};
-    for (int64_t k = 0; k < n_taps; k++)
-#pragma GCC unroll 8
-      for (int j = 0; j < FILTERED; j++) total[j] += taps[k] * load(x + t + k + j * V);
-#pragma GCC unroll 8
+    for (int64_t k = 0; k < n_taps; k += GROUPS * V)
+      for (int64_t i = k; i < k + V; i++) {
+        Vector read[FILTERED + GROUPS - 1];
+#pragma GCC unroll 16
+        for (int j = 0; j < FILTERED + GROUPS - 1; j++) read[j] = load(x + t + i + j * V);
+#pragma GCC unroll 16
+        for (int g = 0; g < GROUPS; g++)
+#pragma GCC unroll 16
+          for (int j = 0; j < FILTERED; j++) total[j] += taps[i + g * V] * read[j + g];
+      }
+#pragma GCC unroll 16
     for (int j = 0; j < FILTERED; j++) store(y + t + j * V, total[j]);
   }
 }
 
-// One row of a batch; `room` holds twice vary_floats() floats.
+// One row of a batch; `room` holds vary_room() floats.
 void vary(const Variation& v, int64_t row, float* room) {
   const int64_t n = v.length, before = v.n_taps / 2;
-  float *mixed = room, *y = room + vary_floats(v);
+  float *mixed = room, *y = mixed + vary_floats(v), *taps = y + vary_floats(v);
   const float *x = v.segments + row * n, *z = v.segments + v.partners[row] * n;
   const float own = v.own[row], other = v.other[row], shift = v.shift[row];
-  std::memset(mixed, 0, sizeof(float) * vary_floats(v));
+  std::memset(mixed, 0, sizeof(float) * before);
   for (int64_t t = 0; t < n; t++) mixed[before + t] = own * x[t] + other * z[t] + shift;
-  filter(mixed, v.taps + row * v.n_taps, v.n_taps, n, y);
+  std::memset(mixed + before + n, 0, sizeof(float) * (vary_floats(v) - before - n));
+  std::memset(taps, 0, sizeof(float) * (room + vary_room(v) - taps));
+  std::memcpy(taps, v.taps + row * v.n_taps, sizeof(float) * v.n_taps);
+  filter(mixed, taps, v.n_taps, n, y);
   // What is mixed has a mean of 0, and filtered still almost: squares about 0 do not cancel.
   const float *noise = v.noises + v.noise_starts[row], level = v.noise_levels[row];
   Vector total{}, square{};
