@@ -11,7 +11,9 @@ const Kernels& choose_kernels() {
 #if defined(__x86_64__)
   auto allowed = [&](const char* name) { return !wanted || !std::strcmp(wanted, name); };
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2 && __builtin_cpu_supports("avx512f") && allowed("avx512")) return kernels_avx512;
+  bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl");
+  avx512 = avx512 && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+  if (avx512 && allowed("avx512")) return kernels_avx512;
   if (avx2 && allowed("avx2")) return kernels_avx2;
 #else
   (void)wanted;

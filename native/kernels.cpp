@@ -28,23 +28,27 @@ void pack(const Plan& p, int slot, const float* x, float offset, float scale) {
 
 // ---- batch statistics, shifted by a value from the data so that the squares do not cancel ----
 
+constexpr int SUMMED = 8 * GRAIN;  // frames whose sums are single precision
+
 void add_statistics(const float* y, int n, double* out) {
   const float shift = static_cast<float>(out[0]);
-  Vector s{}, q{};
   int t = 0;
-  for (; t + V <= n; t += V) {
-    const Vector d = load(y + t) - shift;
-    s += d;
-    q += d * d;
+  for (int end; t + V <= n; t = end) {
+    end = t + SUMMED < n / V * V ? t + SUMMED : n / V * V;
+    Vector s{}, q{};
+    for (int u = t; u < end; u += V) {
+      const Vector d = load(y + u) - shift;
+      s += d;
+      q += d * d;
+    }
+    out[1] += sum(s);
+    out[2] += sum(q);
   }
-  double rest = 0, rest_square = 0;
   for (; t < n; t++) {
     const double d = double(y[t]) - shift;
-    rest += d;
-    rest_square += d * d;
+    out[1] += d;
+    out[2] += d * d;
   }
-  out[1] += sum(s) + rest;
-  out[2] += sum(q) + rest_square;
 }
 
 void first_statistics(const Plan& p, int unit, const Scratch& s) {
@@ -79,8 +83,6 @@ void forward_example(const Plan& p, int i, int b, const Scratch& s, double* stat
     const int grains = static_cast<int>(round_up(n, GRAIN));
     const int count = grains + static_cast<int>(round_up(below.halo, MARGIN));
     const Tile tile = read_tile(p, i - 1, b, first, count, s);
-    if (i > 1 && !last)
-      prefetch(tile.y + below.tile, below.row, below.c_out * below.phases, below.tile);
     input_rows(layer, tile.activations, tile.row, s.right);
     multiply(layer.forward_weights, layer.forward_block, layer.c_out, s.right,
              layer.c_in * layer.kernel, stored(layer, b, first, nullptr), grains);
@@ -225,21 +227,24 @@ void put_gradient(const Plan& p, int i, int b, int first, int count, const Tile&
   const Layer& layer = p.layers[i];
   for (int c = 0; c < layer.c_out; c++) {
     const Vector rstd = spread(layer.rstd[c]), mean_rstd = spread(layer.mean_rstd[c]);
-    Vector total{}, product{};
     for (int phase = 0; phase < layer.phases; phase++) {
       const int j = c * layer.phases + phase;
       const float *a = tile.activations + j * tile.row, *y = tile.y + j * tile.y_row;
       float* d = s.out + j * layer.tile_row;
       float* g = i == 0 ? d : p.gradients[i & 1] + offset(layer, b, c, phase, first);
-      for (int u = 0; u < count; u += V) {
-        const Vector v = where_positive(load(a + u), load(d + u));
-        store(g + u, v);
-        total += v;
-        product += v * (load(y + u) * rstd - mean_rstd);
+      for (int u = 0, end; u < count; u = end) {
+        end = u + SUMMED < count ? u + SUMMED : count;
+        Vector total{}, product{};
+        for (int t = u; t < end; t += V) {
+          const Vector v = where_positive(load(a + t), load(d + t));
+          store(g + t, v);
+          total += v;
+          product += v * (load(y + t) * rstd - mean_rstd);
+        }
+        sums[2 * c] += sum(total);
+        sums[2 * c + 1] += sum(product);
       }
     }
-    sums[2 * c] += sum(total);
-    sums[2 * c + 1] += sum(product);
   }
 }
 
@@ -321,18 +326,6 @@ void top_gradient(const Plan& p, int unit, const Scratch& s, const float* d_pool
   }
 }
 
-void prefetch_gradients(const Plan& p, int i, int b, int first, int count) {
-  const Layer &layer = p.layers[i], &below = p.layers[i - 1];
-  const int n_rows = layer.c_out * layer.phases, n_below = below.c_out * below.phases;
-  const int64_t at = offset(layer, b, 0, 0, first / layer.phases);
-  prefetch(layer.y + at, layer.row, n_rows, count / layer.phases);
-  prefetch(p.gradients[i & 1] + at, layer.row, n_rows, count / layer.phases);
-  if (i == 1) return;
-  const int64_t at_below = offset(below, b, 0, 0, first);
-  prefetch(below.y + at_below, below.row, n_below, count);
-  prefetch(p.gradients[(i - 1) & 1] + at_below, below.row, n_below, count);
-}
-
 void backward(const Plan& p, int i, int unit, const Scratch& s) {
   const Layer &layer = p.layers[i], &below = p.layers[i - 1];
   const int n_rows = layer.c_in * layer.kernel, n_first = 2 * below.c_out + 1;
@@ -350,7 +343,6 @@ void backward(const Plan& p, int i, int unit, const Scratch& s) {
       const int halo_count = count + static_cast<int>(round_up(below.halo, MARGIN));
       const Tile tile = read_tile(p, i - 1, b, first, halo_count, s);
       read_dy(p, i, b, first, below.halo, count, s, dy_row);
-      if (!last) prefetch_gradients(p, i, b, first + below.tile, below.tile);
       for (int c = 0; c < layer.c_out; c++)
         s.left[c] = s.dy + c * dy_row + MARGIN + below.halo;
       input_rows(layer, tile.activations, tile.row, s.right);

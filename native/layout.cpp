@@ -15,7 +15,9 @@ namespace stapes {
 namespace {
 
 constexpr int N_UNITS = 16;        // parts of a batch: enough to share out, few to add up
-constexpr int TILE_FLOATS = 6144;  // 24 kB of activations: most of a first-level cache
+// Activations of a tile, and places of it at most: in inference most of a first-level cache, in
+// training, which has to read what lies in memory, rows long enough for the processor to foresee.
+constexpr int TILE_FLOATS[] = {6144, 24576}, LONGEST_TILE[] = {8 * GRAIN, 32 * GRAIN};
 constexpr int64_t APART = 272;     // floats by which rows are apart, but for multiples of 2 kB
 constexpr size_t HUGE_PAGE = 2 << 20;
 
@@ -78,9 +80,10 @@ void set_edges(std::vector<Layer>& layers) {
 }
 
 // How the output is stored for its reader (null after the last layer).
-void set_storage(Layer& a, const Layer* reader) {
+void set_storage(Layer& a, const Layer* reader, bool training) {
   a.halo = reader ? (reader->kernel - 1) / reader->stride : 0;
-  a.tile = std::clamp(TILE_FLOATS / (a.c_out * a.phases) / GRAIN * GRAIN, 2 * GRAIN, 8 * GRAIN);
+  const int places = TILE_FLOATS[training] / (a.c_out * a.phases) / GRAIN * GRAIN;
+  a.tile = std::clamp(places, 2 * GRAIN, LONGEST_TILE[training]);
   const int64_t ahead = round_up(a.halo, MARGIN);
   const int64_t written = round_up(a.n, GRAIN) / a.phases + ceil_div(a.lead, a.phases);
   a.reach = round_up(std::max<int64_t>(written, reader ? reader->n : 0), GRAIN) + ahead;
@@ -238,7 +241,7 @@ Memory lay_out(const Shape& shape, bool training, const Kernels& kernels, Plan& 
   set_length(p, shape.stretch(shape.n_segments));
   for (int i = p.n_layers - 1; i >= 0; i--) {
     const Layer* reader = i + 1 < p.n_layers ? &layers[i + 1] : nullptr;
-    set_storage(layers[i], reader);
+    set_storage(layers[i], reader, training);
     const int64_t floats = tile_floats(layers[i], reader, kernels.max_block);
     p.tile_floats = std::max(p.tile_floats, round_up(floats, MARGIN));
     const int64_t edge = std::max(layers[i].left, layers[i].right);

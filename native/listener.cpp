@@ -19,14 +19,14 @@ Listener::Listener(const Shape& shape, const Arrays& weights, const Arrays& bias
 void Listener::run(const std::vector<Stretch>& stretches) {
   std::atomic<size_t> next{0};
   const int n_threads = std::min<int>(shape_.batch, static_cast<int>(stretches.size()));
-  Team::run(n_threads, [&](Team&, int member) {
+  Team::run(n_threads, [&](Team::Member& member) {
     Plan plan = plan_;  // of its own: stretches differ in length
     std::vector<Layer> layers = layers_;
     plan.layers = layers.data();
-    const Scratch s = scratch_in(plan, scratch_[member]);
+    const Scratch s = scratch_in(plan, scratch_[member.index]);
     for (size_t i; (i = next.fetch_add(1)) < stretches.size();) {
       set_length(plan, shape_.stretch(stretches[i].n_segments));
-      kernels_.infer(plan, member, stretches[i], s);
+      kernels_.infer(plan, member.index, stretches[i], s);
     }
   });
 }

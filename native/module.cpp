@@ -179,8 +179,8 @@ void describe(const Input& x, const Outputs64& means, const Outputs64& squares,
 template <class Row>
 void each_row(int64_t n_rows, int n_threads, Row&& row) {
   nb::gil_scoped_release unlocked;
-  stapes::Team::run(std::min<int>(n_threads, n_rows), [&](stapes::Team& team, int member) {
-    team.phase(static_cast<int>(n_rows), [&](int i) { row(i, member); }, [] {});
+  stapes::Team::run(std::min<int>(n_threads, n_rows), [&](stapes::Team::Member& member) {
+    member.phase(static_cast<int>(n_rows), [&](int i) { row(i, member.index); }, [] {});
   });
 }
 

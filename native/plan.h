@@ -17,7 +17,7 @@
 //
 //     output rows = matrix of weights x input rows      and      d weights = rows x rows^T
 //
-// over tiles that stay in the first-level cache. In training, what is stored is the convolution's
+// over tiles that stay in a cache. In training, what is stored is the convolution's
 // output y, before normalisation; normalisation and ReLU are applied as a tile is read, because the
 // batch statistics are known only after the whole batch has passed. In inference normalisation is
 // folded into the weights, and activations are stored. The first layer, half of all frames, is never

@@ -67,12 +67,6 @@ void waveform_rows(const Plan& p, int b, int phase, int first, const float** row
 
 // ---- reading a tile of a layer's output ----
 
-// Rows are too short for the processor to foresee the next: ask for it while the sums are running.
-void prefetch(const float* rows, int64_t row, int n_rows, int count) {
-  for (int j = 0; j < n_rows; j++)
-    for (int u = 0; u < count; u += 16) __builtin_prefetch(rows + j * row + u, 0, 2);
-}
-
 struct Tile {
   const float* y;
   int64_t y_row;

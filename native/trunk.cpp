@@ -105,11 +105,11 @@ void Trunk::forward(const float* x, const Arrays& weights, const Arrays& gammas,
     for (auto* v : {&norm.mean, &norm.rstd, &norm.sum_g, &norm.sum_gx}) v->assign(c, 0.0);
   }
   reserve(n_threads);
-  Team::run(n_threads, [&](Team& team, int member) {
-    const Scratch s = scratch_in(plan_, scratch_[member]);
+  Team::run(n_threads, [&](Team::Member& member) {
+    const Scratch s = scratch_in(plan_, scratch_[member.index]);
     int64_t at = 0;
     for (int i = 0; i < plan_.n_layers; at += layers_[i].c_out, i++)
-      team.phase(
+      member.phase(
           plan_.n_units,
           [&](int unit) {
             if (i > 0) return kernels_.forward(plan_, i, unit, s);
@@ -118,7 +118,7 @@ void Trunk::forward(const float* x, const Arrays& weights, const Arrays& gammas,
             kernels_.first_statistics(plan_, unit, s);
           },
           [&] { combine_statistics(i, betas, epsilon, mean + at, variance + at); });
-    team.phase(
+    member.phase(
         plan_.n_units,
         [&](int unit) {
           const int64_t first = unit_begin(plan_, unit);
@@ -132,10 +132,10 @@ void Trunk::backward(const float* d_pooled, int n_threads, const std::vector<flo
                      const std::vector<float*>& d_gammas, const std::vector<float*>& d_betas) {
   reserve(n_threads);
   const int top = plan_.n_layers - 1;
-  Team::run(n_threads, [&](Team& team, int member) {
-    const Scratch s = scratch_in(plan_, scratch_[member]);
+  Team::run(n_threads, [&](Team::Member& member) {
+    const Scratch s = scratch_in(plan_, scratch_[member.index]);
     for (int i = top + 1; i >= 1; i--)
-      team.phase(
+      member.phase(
           plan_.n_units,
           [&](int unit) {
             if (i > top) return kernels_.top_gradient(plan_, unit, s, d_pooled);

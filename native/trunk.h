@@ -20,8 +20,6 @@ class Trunk {
   void backward(const float* d_pooled, int n_threads, const std::vector<float*>& d_weights,
                 const std::vector<float*>& d_gammas, const std::vector<float*>& d_betas);
 
-  const Layer& layer(int i) const { return layers_[i]; }
-  int n_layers() const { return plan_.n_layers; }
   const Shape& shape() const { return shape_; }
 
  private:
