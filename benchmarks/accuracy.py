@@ -1,7 +1,7 @@
 """Accuracy of every preset in grouped cross-validation, with its time and memory.
 
 python benchmarks/accuracy.py cats_dogs|esc10 DATA [--presets classic small large] [--seeds 3]
-    [--leaks allow]
+    [--threads 1] [--leaks allow]
 
 Each preset is cross-validated in a process of its own, so that its memory can be told. A run that
 was ended goes on where it was if the same command is given again: its trainings lie in
@@ -26,9 +26,15 @@ from matplotlib.figure import Figure
 import machine
 import presenting
 from shipped import without_lists
-from stapes import __version__, native
 from stapes.colours import ACCENT, INK, LINE, MUTED
-from stapes.config import PRESETS, ModelConfig, preset_sizes
+from stapes.config import (
+    PRESETS,
+    ModelConfig,
+    TrainingConfig,
+    as_dict,
+    preset_sizes,
+    preset_training,
+)
 from stapes.drawing import WIDE, new_figure, styled
 
 BUILD = Path(__file__).parent.parent / "build" / "accuracy"
@@ -57,12 +63,13 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--presets", nargs="*", default=list(PRESETS), choices=list(PRESETS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--leaks", default="refuse", choices=("refuse", "allow"))
     given = parser.parse_args()
     name = f"accuracy_{given.set}" + "_leaks" * (given.leaks == "allow")
     path = presenting.RESULTS / f"{name}.json"
     found = json.loads(path.read_text()) if path.exists() else {"presets": {}}
-    found["machine"] = machine.describe(threads=native.default_threads())
+    found["machine"] = machine.describe(threads=given.threads)
     for preset in given.presets:
         if not complete(found, preset, seeds=given.seeds):
             found["presets"][preset] = crossvalidated(given, preset, name=f"{name}_{preset}")
@@ -71,9 +78,10 @@ def main() -> None:
 
 
 def complete(found: Mapping[str, Any], preset: str, *, seeds: int) -> bool:
-    """Whether a preset was measured by this version before; another version begins anew."""
+    """Whether a preset was measured with this recipe before; another recipe begins anew."""
     known = found["presets"].get(preset)
-    return known is not None and (len(known["seeds"]), known["version"]) == (seeds, __version__)
+    recipe = as_dict(TrainingConfig(**preset_training(preset)))
+    return known is not None and (len(known["seeds"]), known["settings"]) == (seeds, recipe)
 
 
 def crossvalidated(given: argparse.Namespace, preset: str, *, name: str) -> dict[str, Any]:
@@ -84,7 +92,7 @@ def crossvalidated(given: argparse.Namespace, preset: str, *, name: str) -> dict
     command = [
         *(str(STAPES), "crossval", given.data, "--preset", preset, "--seeds", str(given.seeds)),
         *("--out", str(out), "--json", str(json_path), "--leaks", given.leaks, "--no-by-file"),
-        *going_on,
+        *("--threads", str(given.threads), *going_on),
     ]
     presenting.say(" ".join(command))
     process = subprocess.Popen(command)

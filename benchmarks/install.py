@@ -62,7 +62,7 @@ def main() -> None:
     arguments.add_argument("--only", nargs="*", default=list(IMPORTS), choices=list(IMPORTS))
     given = arguments.parse_args()
     facts = machine.describe(threads=machine.native.default_threads())
-    pythons = {name: environment(given.folder, name) for name in given.only}
+    pythons = {name: environment(given.folder.resolve(), name) for name in given.only}
     sizes = {name: installed_bytes(python) for name, python in pythons.items()}
     found = {"machine": facts, "bytes": sizes}
     found["versions"] = {name: version(python, name) for name, python in pythons.items()}

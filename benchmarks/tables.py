@@ -158,7 +158,7 @@ def robustness_table() -> str:
 def ablation_table(name: str) -> str:
     """One ingredient of the recipe changed at a time."""
     rows = []
-    for case, result in read("ablation")["results"][name]["cases"].items():
+    for case, result in read("ablation")[name]["cases"].items():
         if not case.endswith(" clips"):
             low, high = result["change"]["interval"]
             change = f"{result['change']['accuracy']:+.3f}, {low:+.3f} to {high:+.3f}"
@@ -170,7 +170,7 @@ def ablation_table(name: str) -> str:
 
 def learning_table(name: str) -> str:
     """Fewer recordings to learn from."""
-    results = read("ablation")["results"][name]
+    results = read("ablation")[name]
     cases = {k: v for k, v in results["cases"].items() if k.endswith(" clips")}
     cases[f"{results['n_clips']} clips, all"] = results["cases"]["the recipe"]
     rows = [

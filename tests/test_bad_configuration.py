@@ -176,6 +176,11 @@ def test_every_setting_of_a_training_has_a_range(field, value):
         TrainingConfig(**{field: value})
 
 
+def test_switches_are_true_or_false():
+    with pytest.raises(UsageError, match="polarity is 'no': give True or False"):
+        TrainingConfig(polarity="no")
+
+
 @pytest.mark.parametrize("field", ["n_layers", "n_filters", "kernel_size", "stride", "gate"])
 @pytest.mark.parametrize("value", ["3", None, True, float("inf"), -1, 10**9])
 def test_every_number_of_a_network_has_a_range(field, value):

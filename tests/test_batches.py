@@ -49,7 +49,7 @@ def test_batches_leave_the_number_of_threads_as_it_is(n_threads):
     assert torch.equal(made[1].segments, some(2)[1].segments)
 
 
-@pytest.mark.parametrize(("foreign", "n_own"), [(clips(), 0), (clips(-1, -1), 1)])
+@pytest.mark.parametrize(("foreign", "n_own"), [(clips(), 0), (clips(-1, -1), 2)])
 def test_a_quarter_is_none_of_the_classes_and_half_of_that_the_users_own(foreign, n_own):
     (batch,) = some(1, foreign=foreign, mixing=0.0)
     assert batch.segments.shape == (12, 1001) and batch.targets.shape == (12, 3)

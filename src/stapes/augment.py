@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stapes import native, native_batches
-from stapes.config import ModelConfig, TrainingConfig
+from stapes.config import QUIETEST_NOISE_DB, ModelConfig, TrainingConfig
 from stapes.levels import LEVEL_STEP_DB
 from stapes.native_batches import Variations
 from stapes.segments import SILENCE_RMS
@@ -23,9 +23,6 @@ LOWEST_SHARE = 1 / 256
 
 N_TAPS = 63
 """Of the filters that give segments their frequency responses."""
-
-QUIETEST_NOISE_DB = -50.0
-"""Lower end of the added noise's level against the segment."""
 
 N_NOISES, NOISE_SAMPLES = (16, 256), 2**23
 """Fewest and most noises made for a training, and samples in all if that many are not too few."""

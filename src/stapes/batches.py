@@ -57,7 +57,13 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Augmented segments [B, T], soft targets [B, n_classes (+ 1)] and the clips they came from."""
+    """What one step learns from.
+
+    Attributes:
+        segments: varied [B, T].
+        targets: shares that sum to 1 [B, n_classes (+ 1)].
+        clips: where those come from that are not made up, by their rows [at most B].
+    """
 
     segments: Tensor
     targets: Tensor
@@ -153,7 +159,7 @@ class _Maker:
     def __call__(self, step: int) -> Batch:
         settings, n_none = self._settings, self._settings.n_negatives
         rng = np.random.default_rng([settings.seed, step, 1])
-        n_known, n_own = settings.batch_size - n_none, n_none // 2 if self._of_none else 0
+        n_known, n_own = settings.batch_size - n_none, -(-n_none // 2) if self._of_none else 0
         segments = torch.empty(
             settings.batch_size, self._config.segment_length, device=settings.device
         )

@@ -212,7 +212,7 @@ def learn(
     state_path: Path | None = None,
     on_step: "Callable[[Step], None] | None" = None,
 ) -> "State":
-    """Train on some of the clips, a grouped part of which chooses the best epoch.
+    """Train on some of the clips; a grouped part of them chooses the best epoch if asked to.
 
     Args:
         decoded: all clips.

@@ -133,6 +133,7 @@ class Forward:
             [2, sum of channels].
         blocks: what it was a pass of.
         scratch: where the trainer goes back to.
+        key: under which.
         trainer: borrowed memory; None after the backward pass.
     """
 

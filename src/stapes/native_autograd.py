@@ -64,7 +64,8 @@ def training_pass(
     if _native_can(x, flat, blocks):
         run = _NativePass.of(x, flat, blocks, scratch)
         return run.logits, run.statistics, run.gradient
-    logits, statistics = training_logits(x, flat, blocks, scratch=scratch)
+    statistics = flat.new_zeros(2, sum(blocks.channels))
+    logits = torch_logits(x, flat, statistics, blocks, training=True)
     return logits.detach(), statistics, lambda d: torch.autograd.grad(logits, [flat], [d])[0]
 
 
@@ -150,10 +151,11 @@ class _NativePass:
             n_threads=torch.get_num_threads(),
             scratch=scratch,
         )
-        run.statistics[1] *= _unbiased(blocks, *x.shape)
+        means, variances = run.statistics
+        statistics = np.stack([means, variances * _unbiased(blocks, *x.shape)])
         weight = weight.reshape(len(bias), -1).copy()
         logits = torch.from_numpy(run.pooled @ weight.T + bias)
-        return cls(logits, torch.from_numpy(run.statistics), run, weight)
+        return cls(logits, torch.from_numpy(statistics), run, weight)
 
     def gradient(self, d_logits: Tensor) -> Tensor:
         """Of all parameters, from that of the logits [B, N]; once."""

@@ -43,6 +43,7 @@ class Stepper:
         following = self.average.flat, self.average.statistics, network.statistics
         self._arrays = [_array(tensor) for tensor in (*learning, *following)]
         self._n_warm = 0
+        self._aside: torch.cuda.Stream | None = None
         self._replayed: tuple[torch.cuda.CUDAGraph, Batch, Tensor] | None = None
 
     def __call__(
@@ -115,17 +116,18 @@ class Stepper:
 
     def _step_aside(self, batch: Batch) -> Any:
         """A step on a stream of its own, as capturing wants those before it."""
+        self._aside = self._aside or torch.cuda.Stream()  # type: ignore[no-untyped-call]
         here = torch.cuda.current_stream()
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
+        self._aside.wait_stream(here)
+        with torch.cuda.stream(self._aside):
             told = self._step(batch)
-        here.wait_stream(aside)
+        here.wait_stream(self._aside)
         return told
 
     def _capture(self, batch: Batch) -> tuple[torch.cuda.CUDAGraph, Batch, Tensor]:
         """The graph of a step, which is not taken yet, the batch it reads and what it tells."""
         given = Batch(batch.segments.clone(), batch.targets.clone(), batch.clips)
+        torch.cuda.empty_cache()  # what the steps aside kept
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             told = self._step(given)

@@ -80,7 +80,8 @@ def fit(
         StopRequestedError: SIGINT or SIGTERM came; the state of the last step is saved.
         UsageError: a saved state belongs to another training.
     """
-    state = _begin(config, settings)
+    with _told_of_memory(settings):
+        state = _begin(config, settings)
     identity = _identity(config, settings, training, validation)
     if state_path is not None and state_path.exists():
         _restore(state, state_path, identity)
@@ -88,7 +89,8 @@ def fit(
             return state
     known, foreign = training.of_classes(), training.of_none()
     heard = validation.of_classes() if validation is not None else None
-    coming = batches(config, settings, known, foreign, first_step=state.step)
+    with _told_of_memory(settings):
+        coming = batches(config, settings, known, foreign, first_step=state.step)
     names = [*known.names, *foreign.names]
     began = time.monotonic() - state.seconds
     with Interruption() as interruption, _told_of_memory(settings):
