@@ -127,10 +127,13 @@ def stretches(
     Returns:
         The stretches, and for each segment [N] its place among all of theirs.
     """
+    if most == 1:
+        alone = Stretches(starts, np.ones(len(starts), np.int64), given.offsets, given.scales)
+        return alone, np.arange(len(starts))
     gains = np.stack([given.offsets, given.scales], axis=1).view(np.int64)[:, 0]
     _, kinds = np.unique(gains, return_inverse=True)
     order = np.argsort(kinds, kind="stable")  # by gain, and then by time
-    gap = -(-segment_length // hop_length) if most > 1 else 0
+    gap = -(-segment_length // hop_length)
     ends_here = (np.diff(kinds[order]) != 0) | (np.diff(order) > gap)
     firsts, counts, of_run, picked, n_before = [], [], [], [], 0
     for run in np.split(order, np.flatnonzero(ends_here) + 1):
