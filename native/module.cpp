@@ -164,23 +164,30 @@ class Listener {
   std::mutex mutex_;
 };
 
-void describe(const Input& x, const Outputs64& means, const Outputs64& squares,
+template <class Row>
+void each_row(int64_t n_rows, int n_threads, Row&& row) {
+  nb::gil_scoped_release unlocked;
+  stapes::Team::run(std::min<int>(n_threads, n_rows), [&](stapes::Team::Member& member) {
+    member.phase(static_cast<int>(n_rows), [&](int i) { row(i, member.index); }, [] {});
+  });
+}
+
+constexpr int64_t WORTH_A_THREAD = 1 << 17;  // samples to describe
+
+void describe(const Input& x, int n_threads, const Outputs64& means, const Outputs64& squares,
               const Output& peaks) {
   if (x.ndim() != 2) throw std::invalid_argument("x must have two axes");
   const int64_t n = static_cast<int64_t>(x.shape(0)), length = static_cast<int64_t>(x.shape(1));
   check(means, "means", {n});
   check(squares, "squares", {n});
   check(peaks, "peaks", {n});
-  nb::gil_scoped_release unlocked;
-  stapes::choose_kernels().describe(x.data(), n, length, means.data(), squares.data(),
-                                    peaks.data());
-}
-
-template <class Row>
-void each_row(int64_t n_rows, int n_threads, Row&& row) {
-  nb::gil_scoped_release unlocked;
-  stapes::Team::run(std::min<int>(n_threads, n_rows), [&](stapes::Team::Member& member) {
-    member.phase(static_cast<int>(n_rows), [&](int i) { row(i, member.index); }, [] {});
+  const int64_t most = std::min<int64_t>(check_threads(n_threads), n * length / WORTH_A_THREAD);
+  const int parts = static_cast<int>(std::max<int64_t>(most, 1));
+  const stapes::Kernels& kernels = stapes::choose_kernels();
+  each_row(parts, parts, [&](int i, int) {
+    const int64_t first = n * i / parts, count = n * (i + 1) / parts - first;
+    kernels.describe(x.data() + first * length, count, length, means.data() + first,
+                     squares.data() + first, peaks.data() + first);
   });
 }
 
@@ -260,8 +267,8 @@ NB_MODULE(_native, m) {
       .def("run", &Listener::run, "x"_a.noconvert(), "starts"_a, "counts"_a, "offsets"_a,
            "scales"_a, "pooled"_a.noconvert(), "frames"_a.noconvert().none())
       .def("shares", &Listener::shares);
-  m.def("describe", &describe, "x"_a.noconvert(), "means"_a.noconvert(), "squares"_a.noconvert(),
-        "peaks"_a.noconvert());
+  m.def("describe", &describe, "x"_a.noconvert(), "n_threads"_a, "means"_a.noconvert(),
+        "squares"_a.noconvert(), "peaks"_a.noconvert());
   m.def("draw", &draw, "sound"_a.noconvert(), "firsts"_a.noconvert(), "rates"_a.noconvert(),
         "n_threads"_a, "out"_a.noconvert());
   m.def("vary", &vary, "segments"_a.noconvert(), "partners"_a.noconvert(), "own"_a.noconvert(),

@@ -130,7 +130,7 @@ def means_and_rms(segments: Tensor) -> tuple[NDArray[np.float64], NDArray[np.flo
         squares, means = torch.var_mean(segments, dim=1, correction=0)
         found = means.double().cpu().numpy(), squares.double().cpu().numpy() * length
     else:
-        found = native.describe(segments.numpy())[:2]
+        found = native.describe(segments.numpy(), n_threads=torch.get_num_threads())[:2]
     return found[0], np.maximum(np.sqrt(found[1] / length), SILENCE_RMS)
 
 

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from stapes.native import Stretches, describe
+from stapes.native import Stretches, default_threads, describe
 from stapes.segments import SILENCE_RMS, Waveform, cut
 
 LEVEL_STEP_DB = 12.0
@@ -83,7 +83,7 @@ class _Blocks:
     @classmethod
     def of(cls, samples: Waveform, length: int) -> Self:
         """Of samples [*] that come in whole blocks."""
-        return cls(length, *describe(samples.reshape(-1, length)))
+        return cls(length, *describe(samples.reshape(-1, length), n_threads=default_threads()))
 
     def levels(self, begins: NDArray[np.int64], count: int) -> Levels:
         """Of segments of so many blocks each, from the blocks they begin with [N].
@@ -98,8 +98,7 @@ class _Blocks:
         steps = np.round(20 * np.log10(rms) / LEVEL_STEP_DB)
         level = 10 ** (steps * (LEVEL_STEP_DB / 20))
         offsets = np.round(means / (OFFSET_STEP * level)) * OFFSET_STEP * level + 0.0  # no -0.0
-        windows = np.lib.stride_tricks.sliding_window_view(self.peaks, count)
-        peaks = windows[begins].max(axis=1)
+        peaks = _highest(self.peaks, begins, count)
         return Levels(offsets.astype(np.float32), (1 / level).astype(np.float32), peaks)
 
 
@@ -108,6 +107,17 @@ def _running(values: Array64, begins: NDArray[np.int64], count: int) -> Array64:
     before = np.concatenate([[0.0], np.cumsum(values)])
     sums: Array64 = before[begins + count] - before[begins]
     return sums
+
+
+def _highest(
+    values: NDArray[np.float32], begins: NDArray[np.int64], count: int
+) -> NDArray[np.float32]:
+    """The highest of ``count`` values from each beginning on: [M] -> [N]."""
+    width = 1
+    while 2 * width <= count:
+        values = np.maximum(values[:-width], values[width:])
+        width *= 2
+    return np.maximum(values[begins], values[begins + count - width])
 
 
 def stretches(

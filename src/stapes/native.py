@@ -320,12 +320,19 @@ class Listener:
         return self._listeners[key]
 
 
-def describe(blocks: Array) -> tuple[NDArray[np.float64], NDArray[np.float64], Array]:
-    """Mean, sum of squares about it and highest magnitude of each block: [M, T] -> three [M]."""
+def describe(
+    blocks: Array, *, n_threads: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], Array]:
+    """Mean, sum of squares about it and highest magnitude of each block: [M, T] -> three [M].
+
+    Args:
+        blocks: [M, T].
+        n_threads: at most so many, where there is enough to do.
+    """
     n_blocks = len(blocks)
     found = np.empty(n_blocks), np.empty(n_blocks), np.empty(n_blocks, np.float32)
     if available():
-        _native.describe(_plain(blocks), *found)
+        _native.describe(_plain(blocks), n_threads, *found)
         return found
     means = blocks.mean(axis=1, dtype=np.float32)
     centred = blocks - means[:, None]
