@@ -67,6 +67,7 @@ def main() -> None:
         cases += [(f"{n} clips", {}, n) for n in CLIPS]
     prefix = f"{Path(given.data).name}, {given.preset}, {given.epochs} epochs"
     done = kept(TRAININGS)
+    TRAININGS.parent.mkdir(exist_ok=True)
     with progress_bar() as progress:
         decoded, _ = experiment.read(given.data, progress)
         pairs = folds(decoded.clips, seed=0)
