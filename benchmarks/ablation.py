@@ -91,7 +91,7 @@ def main() -> None:
     results = {name: summed(parts(name), parts(RECIPE), sources) for name, *_ in cases}
     found = kept(PATH)
     told = found.get(prefix, {}).get("cases", {}) | results
-    found[prefix] = {"n_clips": n_all, "n_seeds": given.seeds, "cases": told}
+    found[prefix] = {"n_clips": n_all, "cases": told}
     write_json(PATH, found)
     tell(results)
     if "clips" in given.parts:
@@ -160,6 +160,7 @@ def summed(
         "clips": {"accuracy": float(np.mean(right)), "interval": [low, high]},
         "segments": {"accuracy": float(segments[0] / segments[1])},
         "change": {name: change[name] for name in ("accuracy", "interval")},
+        "n_trainings": len(parts),
         "seconds": float(np.mean([part["seconds"] for part in parts])),
     }
 
@@ -169,7 +170,7 @@ def tell(results: Mapping[str, Mapping[str, Any]]) -> None:
         low, high = row["clips"]["interval"]
         presenting.say(
             f"{name}: {row['clips']['accuracy']:.3f} of clips ({low:.3f} to {high:.3f}),"
-            f" {row['segments']['accuracy']:.3f} of segments"
+            f" {row['segments']['accuracy']:.3f} of segments; {row['n_trainings']} trainings"
         )
 
 
