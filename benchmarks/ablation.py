@@ -94,8 +94,8 @@ def main() -> None:
     found[prefix] = {"n_clips": n_all, "cases": told}
     write_json(PATH, found)
     tell(results)
-    if "clips" in given.parts:
-        rows = {n: results[f"{n} clips"] for n in CLIPS} | {n_all: results[RECIPE]}
+    if f"{CLIPS[0]} clips" in told:
+        rows = {n: told[f"{n} clips"] for n in CLIPS} | {n_all: told[RECIPE]}
         presenting.save("learning_curve", chart(rows, n_folds=len(pairs)))
 
 

@@ -181,6 +181,11 @@ def test_switches_are_true_or_false():
         TrainingConfig(polarity="no")
 
 
+def test_the_loudest_noise_is_not_below_the_quietest():
+    with pytest.raises(UsageError, match=r"noise_db is -60\.0: give a number from -50\.0 to"):
+        TrainingConfig(noise_db=-60.0)
+
+
 @pytest.mark.parametrize("field", ["n_layers", "n_filters", "kernel_size", "stride", "gate"])
 @pytest.mark.parametrize("value", ["3", None, True, float("inf"), -1, 10**9])
 def test_every_number_of_a_network_has_a_range(field, value):

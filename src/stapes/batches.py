@@ -92,12 +92,14 @@ class MadeUp:
         carriers = carriers.reshape(-1, n_points, length)
         # Twice, so that a turned envelope is a piece of it.
         stock = carriers, np.tile(envelopes, 2)[..., None]
-        self._carriers, self._envelopes = (_kept(array, device) for array in stock)
+        self._carriers, self._envelopes = (
+            arithmetic(torch.from_numpy(array).to(device)) for array in stock
+        )
 
     def draw(self, rng: np.random.Generator, *, out: Tensor) -> None:
         """Write to ``out`` [n, T]: any carrier under any envelope, which begins anywhere."""
         n_carriers, n_points, _ = self._carriers.shape
-        sounds = out if out.is_cuda else out.numpy()
+        sounds = arithmetic(out)
         rows, others = rng.integers(n_carriers, size=(2, len(out))).tolist()
         places = rng.integers(n_points, size=len(out)).tolist()
         for i, (row, other, place) in enumerate(zip(rows, others, places, strict=True)):
@@ -121,9 +123,9 @@ def batches(
     return map(_Maker(config, settings, known, foreign), itertools.count(first_step))
 
 
-def _kept(array: NDArray[np.float32], device: str) -> Any:
-    """For arithmetic on a device: NumPy's on the processor, where each call costs less."""
-    return array if device == "cpu" else torch.from_numpy(array).to(device)
+def arithmetic(tensor: Tensor) -> Any:
+    """The same memory for arithmetic: NumPy's on the processor, where each call costs less."""
+    return tensor.detach() if tensor.is_cuda else tensor.detach().numpy()
 
 
 def _keep_memory() -> None:

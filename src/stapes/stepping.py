@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stapes.batches import Batch
+from stapes.batches import Batch, arithmetic
 from stapes.config import ModelConfig
 from stapes.model import Network
 
@@ -41,7 +41,7 @@ class Stepper:
         self._numbers = torch.zeros(3, device=network.flat.device)
         learning = network.flat, *self._moments, *self._numbers
         following = self.average.flat, self.average.statistics, network.statistics
-        self._arrays = [_array(tensor) for tensor in (*learning, *following)]
+        self._arrays = [arithmetic(tensor) for tensor in (*learning, *following)]
         self._n_warm = 0
         self._aside: torch.cuda.Stream | None = None
         self._replayed: tuple[torch.cuda.CUDAGraph, Batch, Tensor] | None = None
@@ -83,10 +83,10 @@ class Stepper:
             Logarithms of the classes' shares, and the targets: [2, B, n_classes (+ 1)].
         """
         passed, gradient = self.network.training_pass(batch.segments)
-        logits, targets = _array(passed), _array(batch.targets)  # [B, n_outputs (+ 1)]
+        logits, targets = arithmetic(passed), arithmetic(batch.targets)  # [B, n_outputs (+ 1)]
         log_shares = log_probabilities(logits, self.network.config)
         d_logits = (_library(logits).exp(log_shares) - targets) / len(logits)  # targets sum to 1
-        self._descend(_array(gradient(torch.as_tensor(d_logits[:, -logits.shape[1] :]))))
+        self._descend(arithmetic(gradient(torch.as_tensor(d_logits[:, -logits.shape[1] :]))))
         return _library(logits).stack([log_shares, targets])
 
     def _descend(self, gradient: Any) -> None:
@@ -141,11 +141,6 @@ def log_probabilities(logits: Any, config: ModelConfig) -> Any:
         logits = library.concatenate([library.zeros_like(logits[:, :1]), logits], 1)
     logits = logits - library.amax(logits, 1)[:, None]
     return logits - library.log(library.exp(logits).sum(1))[:, None]
-
-
-def _array(tensor: Tensor) -> Any:
-    """The same memory for arithmetic: NumPy's on the processor, where each call costs less."""
-    return tensor.detach() if tensor.is_cuda else tensor.detach().numpy()
 
 
 def _library(array: Any) -> Any:

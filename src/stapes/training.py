@@ -82,11 +82,11 @@ def fit(
     """
     with _told_of_memory(settings):
         state = _begin(config, settings)
-    identity = _identity(config, settings, training, validation)
-    if state_path is not None and state_path.exists():
-        _restore(state, state_path, identity)
-        if _finished(state, settings):
-            return state
+        identity = _identity(config, settings, training, validation)
+        if state_path is not None and state_path.exists():
+            _restore(state, state_path, identity)
+            if _finished(state, settings):
+                return state
     known, foreign = training.of_classes(), training.of_none()
     heard = validation.of_classes() if validation is not None else None
     with _told_of_memory(settings):
