@@ -23,14 +23,15 @@ struct Stretch {
 struct Variation {
   int64_t batch, length, n_taps;  // n_taps: odd
   const float* segments;          // [batch][length]
+  const double *means, *squares;  // [batch] of these: mean, and sum of squares about it
   const int64_t* partners;        // [batch]
-  const float *own, *other, *shift;  // [batch]: mixed = own * segment + other * partner + shift
+  const float *own, *other;  // [batch]: mixed = own * segment + other * partner, of mean 0 and RMS 1
   const float* taps;                 // [batch][n_taps], that of the latest sample last
   const float* noises;
   const int64_t* noise_starts;  // [batch]: each noise is a piece of the noises
   const float* noise_levels;    // [batch]
   const float* rms;             // [batch], of the results, whose mean is 0
-  float least_rms;              // below it there is silence, which is not amplified
+  float least_rms;              // below it there is silence, which is amplified no more than this
   float* out;                   // [batch][length]
 };
 

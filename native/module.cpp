@@ -211,7 +211,7 @@ void draw(const Input& sound, const Input64& firsts, const Input64& rates, int n
 }
 
 void vary(const Input& segments, const Places& partners, const Input& own, const Input& other,
-          const Input& shift, const Input& taps, const Input& noises, const Places& noise_starts,
+          const Input& taps, const Input& noises, const Places& noise_starts,
           const Input& noise_levels, const Input& rms, float least_rms, int n_threads,
           const Output& out) {
   if (segments.ndim() != 2 || taps.ndim() != 2)
@@ -221,7 +221,6 @@ void vary(const Input& segments, const Places& partners, const Input& own, const
   const int64_t n_taps = static_cast<int64_t>(taps.shape(1));
   const std::pair<const char*, const Input*> numbers[] = {{"own", &own},
                                                           {"other", &other},
-                                                          {"shift", &shift},
                                                           {"noise_levels", &noise_levels},
                                                           {"rms", &rms}};
   for (const auto& [name, values] : numbers) check(*values, name, {n});
@@ -236,14 +235,23 @@ void vary(const Input& segments, const Places& partners, const Input& own, const
     if (partners.data()[i] < 0 || partners.data()[i] >= n || noise_starts.data()[i] < 0 ||
         noise_starts.data()[i] > last)
       throw std::invalid_argument("row " + std::to_string(i) + " asks for what is not there");
-  const stapes::Variation v{n, length, n_taps, segments.data(), partners.data(), own.data(),
-                            other.data(), shift.data(), taps.data(), noises.data(),
+  std::vector<double> means(n), squares(n);
+  std::vector<float> peaks(n);
+  const stapes::Variation v{n, length, n_taps, segments.data(), means.data(), squares.data(),
+                            partners.data(), own.data(), other.data(), taps.data(), noises.data(),
                             noise_starts.data(), noise_levels.data(), rms.data(), least_rms,
                             out.data()};
   const stapes::Kernels& kernels = stapes::choose_kernels();
-  std::vector<float> room(stapes::vary_room(v) * std::min<int64_t>(n, n_threads));
-  each_row(n, n_threads, [&](int i, int member) {
-    kernels.vary(v, i, room.data() + stapes::vary_room(v) * member);
+  const int most = static_cast<int>(std::min<int64_t>(n, n_threads)), count = static_cast<int>(n);
+  std::vector<float> room(stapes::vary_room(v) * most);
+  nb::gil_scoped_release unlocked;
+  stapes::Team::run(most, [&](stapes::Team::Member& member) {
+    member.phase(count, [&](int i) {
+      kernels.describe(v.segments + i * length, 1, length, &means[i], &squares[i], &peaks[i]);
+    }, [] {});
+    member.phase(count, [&](int i) {
+      kernels.vary(v, i, room.data() + stapes::vary_room(v) * member.index);
+    }, [] {});
   });
 }
 
@@ -272,7 +280,7 @@ NB_MODULE(_native, m) {
   m.def("draw", &draw, "sound"_a.noconvert(), "firsts"_a.noconvert(), "rates"_a.noconvert(),
         "n_threads"_a, "out"_a.noconvert());
   m.def("vary", &vary, "segments"_a.noconvert(), "partners"_a.noconvert(), "own"_a.noconvert(),
-        "other"_a.noconvert(), "shift"_a.noconvert(), "taps"_a.noconvert(), "noises"_a.noconvert(),
+        "other"_a.noconvert(), "taps"_a.noconvert(), "noises"_a.noconvert(),
         "noise_starts"_a.noconvert(), "noise_levels"_a.noconvert(), "rms"_a.noconvert(),
         "least_rms"_a, "n_threads"_a, "out"_a.noconvert());
 }

@@ -66,12 +66,20 @@ void filter(const float* x, const float* taps, int64_t n_taps, int64_t length, f
   }
 }
 
+// What brings a segment to an RMS.
+inline float scale_to(double rms, double power, float least_rms) {
+  return static_cast<float>(rms / std::fmax(std::sqrt(power), least_rms));
+}
+
 // One row of a batch; `room` holds vary_room() floats.
 void vary(const Variation& v, int64_t row, float* room) {
   const int64_t n = v.length, before = v.n_taps / 2;
   float *mixed = room, *y = mixed + vary_floats(v), *taps = y + vary_floats(v);
-  const float *x = v.segments + row * n, *z = v.segments + v.partners[row] * n;
-  const float own = v.own[row], other = v.other[row], shift = v.shift[row];
+  const int64_t partner = v.partners[row];
+  const float *x = v.segments + row * n, *z = v.segments + partner * n;
+  const float own = scale_to(v.own[row], v.squares[row] / n, v.least_rms);
+  const float other = scale_to(v.other[row], v.squares[partner] / n, v.least_rms);
+  const float shift = static_cast<float>(-own * v.means[row] - other * v.means[partner]);
   std::memset(mixed, 0, sizeof(float) * before);
   for (int64_t t = 0; t < n; t++) mixed[before + t] = own * x[t] + other * z[t] + shift;
   std::memset(mixed + before + n, 0, sizeof(float) * (vary_floats(v) - before - n));
@@ -91,7 +99,7 @@ void vary(const Variation& v, int64_t row, float* room) {
     square += heard * heard;
   }
   const double mean = sum(total) / n, power = std::fmax(sum(square) / n - mean * mean, 0.0);
-  const float scale = static_cast<float>(v.rms[row] / std::fmax(std::sqrt(power), v.least_rms));
+  const float scale = scale_to(v.rms[row], power, v.least_rms);
   const float offset = static_cast<float>(mean);
   for (int64_t t = 0; t < n; t++) v.out[row * n + t] = (y[t] - offset) * scale;
 }

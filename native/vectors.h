@@ -153,7 +153,9 @@ void product(const float* weights, const float* const* rows, int n_rows, const D
              int n_out, int n) {
   const Putter<P> putter(to.phases);
   for (int t = 0; t < n; t += 2 * V) {
-    Vector low[M] = {}, high[M] = {};
+    Vector low[M], high[M];
+#pragma GCC unroll 16
+    for (int i = 0; i < M; i++) low[i] = high[i] = spread(ACTIVATE ? to.bias[i] : 0.0f);
     for (int r = 0; r < n_rows; r++) {
       const Vector x0 = load(rows[r] + t), x1 = load(rows[r] + t + V);
 #pragma GCC unroll 16
@@ -166,7 +168,7 @@ void product(const float* weights, const float* const* rows, int n_rows, const D
 #pragma GCC unroll 16
     for (int i = 0; i < M; i++)
       if (i < n_out) {
-        if (ACTIVATE) low[i] = relu(low[i] + to.bias[i]), high[i] = relu(high[i] + to.bias[i]);
+        if (ACTIVATE) low[i] = relu(low[i]), high[i] = relu(high[i]);
         putter.put(to.out + i * to.channel, t, low[i], high[i]);
       }
   }

@@ -61,7 +61,6 @@ def variations(rng: np.random.Generator, n_taps: int, n_noise: int) -> Variation
         rng.permutation(64),
         own=numbers(64),
         other=numbers(64),
-        shift=0.01 * numbers(64),
         taps=numbers(64, n_taps),
         noise_starts=rng.integers(n_noise - LENGTH + 1, size=64),
         noise_levels=numbers(64),
@@ -71,9 +70,9 @@ def variations(rng: np.random.Generator, n_taps: int, n_noise: int) -> Variation
 
 def by_hand(x: np.ndarray, by: Variations, noises: np.ndarray) -> np.ndarray:
     """The formula, in double precision."""
-    rows = []
+    rows, alike = [], normalise(x)
     for b in range(len(x)):
-        mixed = by.own[b] * x[b] + by.other[b] * x[by.partners[b]] + by.shift[b]
+        mixed = by.own[b] * alike[b] + by.other[b] * alike[by.partners[b]]
         n_taps, start = by.taps.shape[1], by.noise_starts[b]
         heard = np.correlate(np.pad(mixed, n_taps // 2), by.taps[b].astype(float), "valid")
         heard += by.noise_levels[b] * noises[start : start + x.shape[1]]
@@ -100,7 +99,6 @@ def test_varying_is_its_formula(monkeypatch, build, length, n_taps):
 
 def test_silence_stays_silent():
     by = replace(variations(np.random.default_rng(0), 7, LENGTH), noise_levels=np.zeros(64, "f4"))
-    by = replace(by, shift=by.noise_levels)
     assert not augment.vary(torch.zeros(64, LENGTH), by, torch.zeros(LENGTH)).any()
 
 

@@ -72,21 +72,17 @@ class Augmenter:
             taps = filters(rng.normal(0.0, settings.equaliser_db, (n_batch, N_CONTROL_POINTS)))
             noise_db = rng.uniform(QUIETEST_NOISE_DB, settings.noise_db, n_batch)
         level_db = rng.uniform(-LEVEL_STEP_DB / 2, LEVEL_STEP_DB / 2, n_batch)
-        means, rms = means_and_rms(segments)
         power = np.sqrt(share**2 + (1 - share) ** 2)
         signs = np.ones((2, n_batch))
         if settings.polarity:  # which way round a microphone is wired
             signs = rng.choice((-1.0, 1.0), (2, n_batch))
-        own = signs[0] * share / power / rms
-        other = signs[1] * (1 - share) / power / rms[partners]
         noises, noise_starts = self._silence, np.zeros(n_batch, np.int64)
         if settings.equaliser_db > 0:
             noises, noise_starts = self._noises.flat, self._noises.places(n_batch, rng)
         by = Variations(
             partners,
-            own=_single(own),
-            other=_single(other),
-            shift=_single(-own * means - other * means[partners]),
+            own=_single(signs[0] * share / power),
+            other=_single(signs[1] * (1 - share) / power),
             taps=_single(taps),
             noise_starts=noise_starts,
             noise_levels=_single(_amplitude(noise_db)),
@@ -97,7 +93,9 @@ class Augmenter:
 
 
 def vary(segments: Tensor, by: Variations, noises: Tensor) -> Tensor:
-    """Mix, filter, add noise, bring to a level, by the kernels or PyTorch: [B, T] -> [B, T].
+    """Normalise, mix, filter, add noise, bring to a level: [B, T] -> [B, T].
+
+    By the kernels, or by PyTorch on a GPU and where they are not built.
 
     Args:
         segments: [B, T].
@@ -111,27 +109,21 @@ def vary(segments: Tensor, by: Variations, noises: Tensor) -> Tensor:
         )
         return torch.from_numpy(heard)
     length, n_taps = segments.shape[1], by.taps.shape[1]
-    mixed = segments[torch.from_numpy(by.partners)].mul_(_column(by.other, segments))
-    mixed.addcmul_(segments, _column(by.own, segments)).add_(_column(by.shift, segments))
+    alike = _normalised(segments)
+    mixed = alike[torch.from_numpy(by.partners)].mul_(_column(by.other, segments))
+    mixed.addcmul_(alike, _column(by.own, segments))
     taps = torch.from_numpy(by.taps).to(segments.device)[:, None]
     varied = F.conv1d(mixed[None], taps, padding=n_taps // 2, groups=len(mixed))[0]
     pieces = noises.unfold(0, length, 1)
     added = pieces.index_select(0, torch.from_numpy(by.noise_starts).to(segments.device))
     varied.addcmul_(added, _column(by.noise_levels, segments))
-    varied -= varied.mean(dim=1, keepdim=True)
-    _, rms = means_and_rms(varied)
-    return varied.mul_(_column(by.rms / rms, segments))
+    return _normalised(varied).mul_(_column(by.rms, segments))
 
 
-def means_and_rms(segments: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of each segment its mean, and the RMS about it or that of silence: [B, T] -> two [B]."""
-    length = segments.shape[1]
-    if segments.is_cuda:
-        squares, means = torch.var_mean(segments, dim=1, correction=0)
-        found = means.double().cpu().numpy(), squares.double().cpu().numpy() * length
-    else:
-        found = native.describe(segments.numpy(), n_threads=torch.get_num_threads())[:2]
-    return found[0], np.maximum(np.sqrt(found[1] / length), SILENCE_RMS)
+def _normalised(segments: Tensor) -> Tensor:
+    """Brought to mean 0 and RMS 1, silence as far as the quietest sound: [B, T] -> [B, T]."""
+    variance, mean = torch.var_mean(segments, dim=1, correction=0, keepdim=True)
+    return (segments - mean).div_(variance.sqrt_().clamp_(min=SILENCE_RMS))
 
 
 def mixing(

@@ -37,9 +37,8 @@ class Variations:
 
     Attributes:
         partners: rows that the segments are mixed with.
-        own: factors of the segments.
-        other: factors of their partners.
-        shift: what is added to both.
+        own: factors of the segments, brought to mean 0 and RMS 1.
+        other: factors of their partners, brought there too.
         taps: filters [B, K], K odd, the middle one of the sample itself.
         noise_starts: where their pieces of the noises begin.
         noise_levels: factors of these.
@@ -49,7 +48,6 @@ class Variations:
     partners: NDArray[np.int64]
     own: Array
     other: Array
-    shift: Array
     taps: Array
     noise_starts: NDArray[np.int64]
     noise_levels: Array
@@ -59,20 +57,20 @@ class Variations:
 def vary(
     segments: Array, by: Variations, noises: Array, *, least_rms: float, n_threads: int
 ) -> Array:
-    """Mix, filter, add noise, subtract the mean and bring to a level: [B, T] -> [B, T].
+    """Normalise, mix, filter, add noise, normalise to a level: [B, T] -> [B, T].
 
     Args:
         segments: [B, T].
         by: what is done to each.
         noises: [M].
-        least_rms: what is more silent is not amplified.
+        least_rms: what is more silent is amplified as if it had this.
         n_threads: 1 to 256.
 
     Raises:
         ValueError: shapes that do not belong together, or places that are not there.
     """
     out = np.empty_like(segments)
-    mixed = by.partners, by.own, by.other, by.shift
+    mixed = by.partners, by.own, by.other
     noise = noises, by.noise_starts, by.noise_levels
     extension().vary(segments, *mixed, by.taps, *noise, by.rms, least_rms, n_threads, out)
     return out
