@@ -17,8 +17,8 @@ from stapes.progress import Progress
 
 RUNGS = (
     ("classic", 5),
-    ("classic", 10),
-    ("classic", 30),
+    ("classic", 15),
+    ("classic", 40),
     ("small", 30),
     ("small", 50),
     ("large", 50),

@@ -174,7 +174,7 @@ class TrainingConfig:
     """
 
     seed: int = 0
-    epochs: int = 30
+    epochs: int = 40
     steps_per_epoch: int = 100
     batch_size: int = 32
     learning_rate: float = 0.01
@@ -185,7 +185,7 @@ class TrainingConfig:
     mixing: float = 1.0
     equaliser_db: float = 4.0
     noise_db: float = -5.0
-    negatives: float = 0.25
+    negatives: float = 0.125
     validation_share: float = 0.0
     patience: int = 0
     device: str = "cpu"
@@ -247,7 +247,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Named networks of the family, smallest first: 24,425 and 120,553 parameters for two classes."""
 
-PRESET_EPOCHS = {"classic": 30, "small": 50, "large": 50}
+PRESET_EPOCHS = {"classic": 40, "small": 50, "large": 50}
 """For how long each is trained unless asked otherwise."""
 
 
