@@ -88,7 +88,7 @@ void add_edge(const Edge& e, const Scratch& s, float* sums) {
 // Mean over time of one segment, and where wanted its frames.
 void pool_segment(const Plan& p, int slot, int segment, const Stretch& stretch, const Scratch& s) {
   const Layer& top = p.layers[p.n_layers - 1];
-  const bool alone = stretch.n_segments == 1;
+  const bool alone = p.hop == 0 || stretch.frames;  // else the same sums whatever the stretch
   const int begin = alone ? 0 : top.left, end = top.segment_n - (alone ? 0 : top.right);
   float* sums = stretch.pooled + int64_t(segment) * top.c_out;
   for (int c = 0; c < top.c_out; c++) {

@@ -59,10 +59,10 @@ void first_statistics(const Plan& p, int unit, const Scratch& s) {
     for (int first = 0; first < layer.places; first += layer.tile) {
       const int count = layer.places - first < layer.tile ? layer.places - first : layer.tile;
       first_tile(p, b, first, count, nullptr, s);
-      if (b == unit_begin(p, unit) && first == 0)
+      const int at = layer.lead / layer.phases - first;  // of the first frame
+      if (b == unit_begin(p, unit) && at >= 0 && at < count)
         for (int c = 0; c < layer.c_out; c++)
-          out[3 * c] = s.first[(c * layer.phases + layer.lead % layer.phases) * layer.tile_row +
-                               layer.lead / layer.phases];
+          out[3 * c] = s.first[(c * layer.phases + layer.lead % layer.phases) * layer.tile_row + at];
       for (int c = 0; c < layer.c_out; c++)
         for (int phase = 0; phase < layer.phases; phase++) {
           const Range range = valid(layer, phase, first, count);
@@ -178,7 +178,7 @@ void infer_tile(const Plan& p, int i, int slot, int first, int n, const Scratch&
   multiply(layer.forward_weights, layer.forward_block, layer.c_out, s.right,
            layer.c_in * layer.kernel, stored(layer, slot, first, layer.shift), grains);
   if (first + n < layer.n) return;
-  const int behind = layer.n + layer.lead + layer.phases * (layer.halo + MARGIN);
+  const int behind = layer.n + layer.phases * (layer.halo + MARGIN);
   for (int phase = 0; phase < layer.phases; phase++) {
     const Range range = places_of(layer, phase, layer.n, behind);
     for (int c = 0; c < layer.c_out; c++)

@@ -19,10 +19,10 @@ Listener::Listener(const Shape& shape, const Arrays& weights, const Arrays& bias
 void Listener::run(const std::vector<Stretch>& stretches) {
   std::atomic<size_t> next{0};
   const int n_threads = std::min<int>(shape_.batch, static_cast<int>(stretches.size()));
+  std::vector<std::vector<Layer>> own(n_threads, layers_);  // stretches differ in length
   Team::run(n_threads, [&](Team::Member& member) {
-    Plan plan = plan_;  // of its own: stretches differ in length
-    std::vector<Layer> layers = layers_;
-    plan.layers = layers.data();
+    Plan plan = plan_;
+    plan.layers = own[member.index].data();
     const Scratch s = scratch_in(plan, scratch_[member.index]);
     for (size_t i; (i = next.fetch_add(1)) < stretches.size();) {
       set_length(plan, shape_.stretch(stretches[i].n_segments));

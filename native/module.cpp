@@ -41,10 +41,13 @@ void check(const Array& array, const char* name, std::initializer_list<int64_t> 
                                 "]");
 }
 
-int check_threads(int n_threads) {
-  if (n_threads < 1 || n_threads > 256)
-    throw std::invalid_argument("n_threads is " + std::to_string(n_threads) + ", wanted 1..256");
-  return n_threads;
+constexpr int MAX_THREADS = 256;
+
+// As many threads as were asked for, or as there may be.
+int allowed(int n_threads) {
+  if (n_threads < 1)
+    throw std::invalid_argument("n_threads is " + std::to_string(n_threads) + ", wanted 1 or more");
+  return std::min(n_threads, MAX_THREADS);
 }
 
 // Layers' parameters one after another in one array: all weights, then so many vectors [c_out].
@@ -87,7 +90,7 @@ class Trainer {
     check(pooled, "pooled", {shape.batch, shape.channels.back()});
     check(mean, "mean", {parameters_.n_channels});
     check(variance, "variance", {parameters_.n_channels});
-    check_threads(n_threads);
+    n_threads = allowed(n_threads);
     if (!(epsilon >= 0)) throw std::invalid_argument("epsilon must not be negative");
     const float* flat = parameters.data();
     nb::gil_scoped_release unlocked;
@@ -101,7 +104,7 @@ class Trainer {
   void backward(const Input& d_pooled, int n_threads, const Output& gradients) {
     check(d_pooled, "d_pooled", {trunk_.shape().batch, trunk_.shape().channels.back()});
     check(gradients, "gradients", {parameters_.size(2)});
-    check_threads(n_threads);
+    n_threads = allowed(n_threads);
     float* flat = gradients.data();
     nb::gil_scoped_release unlocked;
     std::lock_guard<std::mutex> alone(mutex_);
@@ -123,7 +126,7 @@ class Listener {
  public:
   Listener(int length, Ints channels, Ints kernels, Ints strides, const Input& parameters, int hop,
            int n_segments, int n_threads) {
-    const stapes::Shape shape{check_threads(n_threads), length, channels, kernels, strides, hop,
+    const stapes::Shape shape{allowed(n_threads), length, channels, kernels, strides, hop,
                               n_segments};
     const Parameters layers(shape);
     check(parameters, "parameters", {layers.size(1)});
@@ -144,7 +147,7 @@ class Listener {
     for (size_t i = 0; i < starts.size(); n += counts[i++]) {
       const int64_t start = starts[i], count = counts.at(i);
       if (count < 1 || count > (frames ? 1 : shape.n_segments) || start < 0 ||
-          start + shape.stretch(static_cast<int>(count)) > length)
+          start > length - shape.stretch(static_cast<int>(count)))
         throw std::invalid_argument("stretch " + std::to_string(i) + " lies outside of x");
       stretches.push_back({x.data() + start, counts[i], offsets.at(i), scales.at(i),
                            pooled.data() + n * last.c_out,
@@ -181,7 +184,7 @@ void describe(const Input& x, int n_threads, const Outputs64& means, const Outpu
   check(means, "means", {n});
   check(squares, "squares", {n});
   check(peaks, "peaks", {n});
-  const int64_t most = std::min<int64_t>(check_threads(n_threads), n * length / WORTH_A_THREAD);
+  const int64_t most = std::min<int64_t>(allowed(n_threads), n * length / WORTH_A_THREAD);
   const int parts = static_cast<int>(std::max<int64_t>(most, 1));
   const stapes::Kernels& kernels = stapes::choose_kernels();
   each_row(parts, parts, [&](int i, int) {
@@ -197,7 +200,7 @@ void draw(const Input& sound, const Input64& firsts, const Input64& rates, int n
   const int64_t n = static_cast<int64_t>(out.shape(0)), length = static_cast<int64_t>(out.shape(1));
   check(firsts, "firsts", {n});
   check(rates, "rates", {n});
-  check_threads(n_threads);
+  n_threads = allowed(n_threads);
   // Whole vectors are read: what lies behind the last sample wanted must be there, too.
   const double most = static_cast<double>(sound.size()) - 34, ahead = static_cast<double>(length);
   for (int64_t i = 0; i < n; i++)
@@ -228,7 +231,7 @@ void vary(const Input& segments, const Places& partners, const Input& own, const
   check(noise_starts, "noise_starts", {n});
   check(taps, "taps", {n, n_taps});
   check(out, "out", {n, length});
-  check_threads(n_threads);
+  n_threads = allowed(n_threads);
   if (n_taps % 2 == 0) throw std::invalid_argument("n_taps must be odd");
   const int64_t last = static_cast<int64_t>(noises.size()) - length;
   for (int64_t i = 0; i < n; i++)

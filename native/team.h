@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <system_error>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -40,8 +40,9 @@ class Team {
     };
     std::vector<std::thread> others;
     try {
+      others.reserve(n_threads);
       for (int i = 1; i < n_threads; i++) others.emplace_back(take_part, i);
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {
     }
     take_part(0);
     for (auto& thread : others) thread.join();

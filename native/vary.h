@@ -68,7 +68,7 @@ void filter(const float* x, const float* taps, int64_t n_taps, int64_t length, f
 
 // What brings a segment to an RMS.
 inline float scale_to(double rms, double power, float least_rms) {
-  return static_cast<float>(rms / std::fmax(std::sqrt(power), least_rms));
+  return static_cast<float>(rms / std::fmax(std::sqrt(power), double(least_rms)));
 }
 
 // One row of a batch; `room` holds vary_room() floats.

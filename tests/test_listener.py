@@ -89,6 +89,31 @@ def test_the_family(build, shape):
     check(1, [1, 12, 3], **shape)
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"channels": [4] * 3, "kernels": [1, 1, 255], "strides": [1] * 3, "length": 384},
+        {"channels": [3] * 10, "kernels": [129] * 10, "strides": [2] * 10, "length": 16_000},
+    ],
+)
+@pytest.mark.parametrize("counts", [[1] * 4, [2, 3, 1]])
+def test_filters_as_wide_as_a_block_leave_the_next_segment_alone(build, shape, counts):
+    check(2, counts, **shape, n_threads=1)
+
+
+def test_answers_do_not_depend_on_who_shares_a_stretch(build):
+    weights, biases = random_network(np.random.default_rng(5), [10] * 10, [3] * 10)
+    listener = Listener(weights, biases, strides=[2] * 10, segment_length=16_000)
+    waveform = np.random.default_rng(6).normal(size=16_000 + 11 * 1_024).astype(np.float32)
+
+    def pooled(counts):
+        starts, gain = 1_024 * (np.cumsum(counts) - counts), np.ones(len(counts), np.float32)
+        given = Stretches(starts, np.array(counts), 0 * gain, gain)
+        return listener.pooled(waveform, given, hop_length=1_024, n_threads=2)
+
+    np.testing.assert_array_equal(pooled([12]), pooled([1, 5, 1, 1, 4]))
+
+
 shapes = st.integers(1, 5).flatmap(
     lambda n: st.fixed_dictionaries(
         {
@@ -164,7 +189,7 @@ def test_stretches_outside_are_refused():
         return listener.pooled(waveform, given, hop_length=16, n_threads=n_threads, frames=frames)
 
     assert pooled(484, 2).shape == (2, 10)
-    for start, count in [(-1, 1), (501, 1), (485, 2), (0, 0), (0, 10_000)]:
+    for start, count in [(-1, 1), (501, 1), (485, 2), (0, 0), (0, 10_000), (2**63 - 1, 1)]:
         with pytest.raises(ValueError, match="lies outside"):
             pooled(start, count)
     with pytest.raises(ValueError, match="n_threads"):

@@ -217,7 +217,7 @@ def test_threads_epsilon_and_gradients_are_checked():
     x, (blocks, parameters) = waveforms(rng, 2, 500), random_blocks(rng, **CLASSIC)
     d_pooled, scratch = np.ones((2, 10), np.float32), native.Scratch()
     out, good = np.empty_like(parameters), {"n_threads": 1, "epsilon": EPSILON, "scratch": scratch}
-    for wrong in ({"n_threads": 0}, {"n_threads": 1_000}, {"epsilon": -1.0}, {"epsilon": np.nan}):
+    for wrong in ({"n_threads": 0}, {"epsilon": -1.0}, {"epsilon": np.nan}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             native.trunk_train_forward(x, parameters, blocks, **good | wrong)
     forward, _ = run(x, (blocks, parameters), d_pooled)

@@ -164,7 +164,7 @@ def trunk_train_forward(
         parameters: of the blocks, flat.
         blocks: how these lie.
         epsilon: added to the variance.
-        n_threads: 1 to 256.
+        n_threads: at least 1; no more than 256 are used.
         scratch: where memory is borrowed from.
 
     Raises:
@@ -186,7 +186,7 @@ def trunk_train_backward(forward: Forward, d_pooled: Array, *, n_threads: int, o
     Args:
         forward: the forward pass.
         d_pooled: [B, C].
-        n_threads: 1 to 256.
+        n_threads: at least 1; no more than 256 are used.
         out: flat, where the gradient is written to.
 
     Raises:
@@ -199,8 +199,8 @@ def trunk_train_backward(forward: Forward, d_pooled: Array, *, n_threads: int, o
     forward.trainer = None
 
 
-MOST_SECONDS = 16
-"""Segments' lengths in the longest stretch: more would not fit into a cache."""
+MOST_LENGTHS, MOST_SAMPLES = 16, 256_000
+"""Segments' lengths, and samples, in the longest stretch: more would not fit into a cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,11 @@ class Listener:
         """How many segments one stretch may have; 1 where segments share nothing at that hop."""
         if hop_length % math.prod(self._strides) or hop_length >= self._segment_length:
             return 1
-        return 1 + (MOST_SECONDS - 1) * self._segment_length // hop_length if self._share() else 1
+        if not self._share():
+            return 1
+        length = self._segment_length
+        longest = max(min(MOST_LENGTHS * length, MOST_SAMPLES), 2 * length)
+        return 1 + (longest - length) // hop_length
 
     def pooled(
         self,
@@ -278,7 +282,7 @@ class Listener:
             waveform: [T].
             stretches: none with more segments than :meth:`most`.
             hop_length: samples between the segments of a stretch.
-            n_threads: 1 to 256.
+            n_threads: at least 1; no more than 256 are used.
             frames: [N, T_last, C] to write the last block's activations to, where every stretch
                 has one segment.
 

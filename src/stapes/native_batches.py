@@ -22,7 +22,7 @@ def draw(
         sound: [N], with 64 samples and more behind what is drawn.
         firsts: places of the first samples [B].
         rates: above 0 [B].
-        n_threads: 1 to 256.
+        n_threads: at least 1; no more than 256 are used.
         out: [B, T].
 
     Raises:
@@ -64,7 +64,7 @@ def vary(
         by: what is done to each.
         noises: [M].
         least_rms: what is more silent is amplified as if it had this.
-        n_threads: 1 to 256.
+        n_threads: at least 1; no more than 256 are used.
 
     Raises:
         ValueError: shapes that do not belong together, or places that are not there.
