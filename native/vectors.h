@@ -204,36 +204,28 @@ void outer(const float* const* left, const float* const* right, int n, float* su
 using Product = void (*)(const float*, const float* const*, int, const Destination&, int, int);
 using Outer = void (*)(const float* const*, const float* const*, int, float*, int64_t);
 
-template <int P, bool ACTIVATE>
-struct Products {
-#if STAPES_LANES == 16 || defined(__aarch64__)
-  static constexpr Product table[] = {
-      product<1, P, ACTIVATE>, product<2, P, ACTIVATE>,  product<3, P, ACTIVATE>,
-      product<4, P, ACTIVATE>, product<5, P, ACTIVATE>,  product<6, P, ACTIVATE>,
-      product<7, P, ACTIVATE>, product<8, P, ACTIVATE>,  product<9, P, ACTIVATE>,
-      product<10, P, ACTIVATE>, product<11, P, ACTIVATE>, product<12, P, ACTIVATE>};
-#else
-  static constexpr Product table[] = {product<1, P, ACTIVATE>, product<2, P, ACTIVATE>,
-                                      product<3, P, ACTIVATE>, product<4, P, ACTIVATE>,
-                                      product<5, P, ACTIVATE>};
-#endif
-  static_assert(sizeof table / sizeof *table == MAX_BLOCK);
-};
-
-inline Product choose(int block, int phases, bool activate) {
-  const auto pick = [&](auto plain, auto active) {
-    return activate ? decltype(active)::table[block - 1] : decltype(plain)::table[block - 1];
-  };
-  if (phases == 1) return pick(Products<1, false>(), Products<1, true>());
-  if (phases == 2) return pick(Products<2, false>(), Products<2, true>());
-  if (phases == 4) return pick(Products<4, false>(), Products<4, true>());
-  return pick(Products<0, false>(), Products<0, true>());
+// The product for a block of outputs, their phases and whether there is a bias.
+template <int M, int P, bool ACTIVATE>
+Product find(int block) {
+  if constexpr (M > 1)
+    if (block < M) return find<M - 1, P, ACTIVATE>(block);
+  return product<M, P, ACTIVATE>;
+}
+template <int P>
+Product find(int block, bool activate) {
+  return activate ? find<MAX_BLOCK, P, true>(block) : find<MAX_BLOCK, P, false>(block);
+}
+inline Product find(int block, int phases, bool activate) {
+  if (phases == 1) return find<1>(block, activate);
+  if (phases == 2) return find<2>(block, activate);
+  if (phases == 4) return find<4>(block, activate);
+  return find<0>(block, activate);
 }
 
 // Any number of outputs, in blocks.
 inline void multiply(const float* weights, int block, int n_out, const float* const* rows,
                      int n_rows, Destination to, int n) {
-  const Product product = choose(block, to.phases.phases, to.bias != nullptr);
+  const Product product = find(block, to.phases.phases, to.bias != nullptr);
   for (int c = 0; c < n_out; c += block, weights += int64_t(block) * n_rows) {
     product(weights, rows, n_rows, to, n_out - c, n);
     to.out += block * to.channel;
