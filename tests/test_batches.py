@@ -23,7 +23,7 @@ def clips(*targets: int) -> Examples:
 
 
 def some(n: int, *, first: int = 0, foreign: Examples | None = None, mixing: float = 1.0):
-    settings = TrainingConfig(batch_size=12, mixing=mixing)
+    settings = TrainingConfig(batch_size=12, mixing=mixing, negatives=0.25)
     coming = batches(CONFIG, settings, clips(0, 1, 1), foreign or clips(), first_step=first)
     return list(islice(coming, n))
 
