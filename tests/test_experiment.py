@@ -309,6 +309,15 @@ def test_cross_validation_never_has_a_source_on_two_sides(two_seeds):
         assert sorted(held) == sorted(sources)  # every clip is judged once a seed
 
 
+def test_a_split_by_file_has_no_more_folds_than_the_rarest_class_has_files(tones_folder, tmp_path):
+    rows = [f"{tones_folder}/low/{i}.wav,low,l{i // 2},{i // 2}" for i in range(8)]
+    rows += [f"{tones_folder}/high/{i}.wav,high,h{i},{i}" for i in range(3)]
+    (tmp_path / "table.csv").write_text("\n".join(["file_name,label,source,fold", *rows]))
+    quick = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2}
+    metrics = crossval(tmp_path / "table.csv", seeds=1, **quick)
+    assert len(metrics["folds"]) == 4 and metrics["by_file"]["clips"]["n"] == 11
+
+
 def test_cross_validation_counts_distinct_clips_and_says_all_it_should(two_seeds):
     metrics, _, sources = two_seeds
     keys = {"parameters", "segments", "clips", "seconds", "version", "folds", "seeds"}

@@ -89,6 +89,17 @@ def test_blocks_of_any_length_give_the_same(block):
     check(segment_outputs(NETWORK, iter(blocks), hop_length=250), NETWORK, waveform, 250)
 
 
+def test_the_memory_of_a_block_may_be_used_again():
+    waveform, memory = noise(3600), np.empty(600, np.float32)
+
+    def blocks():
+        for i in range(0, len(waveform), len(memory)):
+            memory[:] = waveform[i : i + len(memory)]
+            yield memory
+
+    check(segment_outputs(NETWORK, blocks(), hop_length=250), NETWORK, waveform, 250)
+
+
 @pytest.mark.parametrize("hop", [None, "dense", 0.1, 1.0])
 def test_the_classic_network_at_every_hop(classifier, hop):
     waveform = tone("low", seed=1, seconds=2.9)

@@ -1,6 +1,7 @@
 """Grouped k-fold cross-validation: every clip is judged by networks that never heard its source."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from stapes.dataset import DecodedDataset
 from stapes.engine import FoldedNetwork
 from stapes.errors import UsageError
 from stapes.measurement import Measured, measure, measure_foreign, summarise
+from stapes.negatives import is_negative
 from stapes.progress import Progress, silent
 from stapes.splits import Pairs, folds
 
@@ -154,6 +156,7 @@ def _measure(
 ) -> tuple[Measured, dict[str, Any], dict[str, Any]]:
     """What was said of every clip, how good that is, and what a model may know of itself by it."""
     decoded = trial.decoded
+    leaking = _split_by_file(decoded, n_folds=len(pairs)) if by_file else None
     answers = trial.answers(pairs, seeds, task="cross-validating")
     together = Measured.join([part for of_seed in answers for part in of_seed])
     knowledge, metrics = account.conclude(together, together, n_repeats=seeds)
@@ -164,13 +167,24 @@ def _measure(
         {"fold": k, **_headline(m, n_repeats=seeds)} for k, m in enumerate(by_fold, start=1)
     ]
     metrics["seeds"] = [{"seed": s, **_headline(m)} for s, m in enumerate(by_seed)]
-    alone = [replace(clip, source=clip.name, fold=None) for clip in decoded.clips]
-    if by_file and len({clip.source for clip in decoded.clips}) < len({c.name for c in alone}):
-        leaking = folds(alone, n_folds=len(pairs), seed=0)
+    if leaking is not None:
         found = trial.answers(leaking, seeds, task="split by file, to compare")
         joined = Measured.join([part for of_seed in found for part in of_seed])
         metrics["by_file"] = _headline(joined.known, n_repeats=seeds)
     return together, metrics, knowledge
+
+
+def _split_by_file(decoded: DecodedDataset, *, n_folds: int) -> Pairs | None:
+    """Folds that do not know which files share a source; none where no files do.
+
+    No more than the rarest class has files.
+    """
+    alone = [replace(clip, source=clip.name, fold=None) for clip in decoded.clips]
+    if len({clip.source for clip in decoded.clips}) >= len({clip.name for clip in alone}):
+        return None
+    files = Counter(label for label, _ in {(clip.label, clip.name) for clip in alone})
+    fewest = min(n for label, n in files.items() if not is_negative(label))
+    return folds(alone, n_folds=min(n_folds, fewest), seed=0) if fewest > 1 else None
 
 
 def _headline(measured: Measured, *, n_repeats: int = 1) -> dict[str, Any]:

@@ -175,7 +175,7 @@ class SegmentStream:
         waveform = np.concatenate([self._rest, block]) if len(self._rest) else block
         length, hop_length = self._network.config.segment_length, self._hop_length
         if len(waveform) < length:
-            self._rest = waveform
+            self._rest = waveform.copy()  # the block's memory may be used again
             return self._listen(waveform, np.zeros(0, np.int64))
         starts = segment_starts(len(waveform), segment_length=length, hop_length=hop_length)
         outputs = self._listen(waveform, starts)

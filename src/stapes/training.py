@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stapes import __version__, checkpoint
+from stapes import __version__, checkpoint, native
 from stapes.batches import Batch, Examples, batches
 from stapes.checkpoint import Tensors
 from stapes.config import ModelConfig, TrainingConfig, as_dict
@@ -128,10 +128,10 @@ def set_threads(n_threads: int) -> None:
     """Train with this many processor threads; results are exact for a given number.
 
     Raises:
-        UsageError: less than one.
+        UsageError: less than one, or more than there can be.
     """
-    if n_threads < 1:
-        raise UsageError(f"threads is {n_threads}: give at least 1")
+    if not 1 <= n_threads <= native.MAX_THREADS:
+        raise UsageError(f"threads is {n_threads}: give 1 to {native.MAX_THREADS}")
     torch.set_num_threads(n_threads)
 
 
@@ -250,6 +250,7 @@ def _identity(
     return {
         "version": __version__,
         "threads": torch.get_num_threads(),
+        "kernels": native.kernels(),
         "data": _digest(training),
         "validation": _digest(validation) if validation else "",
         **as_dict(config),
