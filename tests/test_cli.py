@@ -246,6 +246,10 @@ def test_demo_does_all_of_it(stapes, tones_folder, tmp_path, monkeypatch, explai
     assert "recall of low" in ended.out.decode()
     assert ended.out.decode().count(".wav") >= 4
     assert stapes("demo", tones_folder, "--out", tmp_path / "demo").code == 2
+    monkeypatch.setattr(demonstration, "MAX_SECONDS", 0.5)  # shorter than any of them
+    ended = stapes("demo", tones_folder, "--out", tmp_path / "short")
+    assert ended.code == 0
+    assert len(ended.err.splitlines()) == 1
 
 
 # In a process of its own.

@@ -147,6 +147,30 @@ def test_a_model_is_not_measured_on_what_overlaps_its_training_set(tmp_path):
     assert evaluate(tmp_path / "run", tmp_path / "new", leaks="regroup")["clips"]["n"] == 1
 
 
+def test_a_model_is_not_measured_on_other_events_of_files_that_it_learnt_from(tmp_path):
+    for label in "ab":
+        for i in range(4):
+            write(tmp_path / f"{label}{i}.wav", rustle(6, seed=10 * ord(label) + i))
+
+    def table(name: str, rows: list[str]) -> Path:
+        path = tmp_path / name
+        path.write_text("\n".join(["file_name,label,start_seconds,end_seconds", *rows]))
+        return path
+
+    files = [(x, f"{x}{i}.wav") for x in "ab" for i in range(4)]
+    first = table("first.csv", [f"{name},{label},0,2" for label, name in files])
+    train(first, out=tmp_path / "run", **QUICK)
+    held = {
+        clip["name"]
+        for clip in json.loads((tmp_path / "run" / "metrics.json").read_text())["held_out"]
+    }
+    assert held
+    later = table("later.csv", [f"{tmp_path / name},{label},3.5,5.5" for label, name in files])
+    with pytest.raises(DataError, match=f"learnt from {8 - len(held)} of the 8"):
+        evaluate(tmp_path / "run", later)
+    assert evaluate(tmp_path / "run", later, leaks="regroup")["clips"]["n"] == len(held)
+
+
 # Foreign sounds and negatives.
 
 
@@ -179,6 +203,27 @@ def test_a_folder_of_noise_is_no_class_but_something_to_tell_the_classes_from(tm
     assert metrics["clips"]["n"] == sum(map(sum, metrics["clips"]["confusion"]))
     assert metrics["acceptance"]["foreign"]["by_label"].keys() == {"Noise"}
     assert load(tmp_path / "run").classes == ("high", "low")
+
+
+def test_foreign_sounds_that_were_learnt_from_prove_nothing(run_folder, tones_folder, tmp_path):
+    data = write_tones(tmp_path / "tones", n_each=2, seed=7)
+    held = json.loads((run_folder / "metrics.json").read_text())["held_out"]
+    learnt = {f"{x}/{i}.wav" for x in ("high", "low") for i in range(8)}
+    learnt = sorted(learnt - {clip["name"] for clip in held})
+    foreign = tmp_path / "foreign"
+    write(foreign / "rain" / "0.wav", rustle(1.5, seed=0))
+    wave, _ = soundfile.read(tones_folder / learnt[0])
+    write(foreign / "tone" / "learnt.wav", wave)
+    wave, _ = soundfile.read(data / "low" / "0.wav")
+    write(foreign / "tone" / "judged.wav", 0.5 * wave)
+    metrics = evaluate(run_folder, data, foreign=[foreign])
+    assert metrics["acceptance"]["foreign"]["n"] == 1
+    assert any("foreign/tone/learnt.wav" in warning for warning in metrics["warnings"])
+    assert any("foreign/tone/judged.wav" in warning for warning in metrics["warnings"])
+    with pytest.raises(DataError, match=r"share audio with recordings of the data.*give a folder"):
+        evaluate(run_folder, data, foreign=[data / "low"])
+    trained = train(data, out=tmp_path / "run", foreign=[foreign], **QUICK)
+    assert trained["acceptance"]["foreign"]["n"] == 2
 
 
 # What is said of the answers, from answers made up.
@@ -312,6 +357,17 @@ def test_resuming_a_cross_validation_asks_for_its_folder(overlapping):
         crossval(overlapping, seeds=1, resume=True, **QUICK)
 
 
+def test_a_command_resumes_its_own_runs_only(run_folder, overlapping, tmp_path):
+    with pytest.raises(UsageError, match="run is of stapes train, which crossval cannot resume"):
+        crossval(overlapping, out=run_folder, seeds=1, resume=True, **QUICK)
+    out = tmp_path / "crossval"
+    crossval(overlapping, out=out, seeds=1, by_file=False, **QUICK)
+    before = (out / "model.safetensors").read_bytes()
+    with pytest.raises(UsageError, match="run is of stapes crossval, which train cannot resume"):
+        train(overlapping, out=out, resume=True, **QUICK)
+    assert (out / "model.safetensors").read_bytes() == before
+
+
 def test_nothing_is_reported_of_a_folder_without_results(tmp_path):
     with pytest.raises(UsageError, match=r"no results to report.*give a run folder"):
         reporting.report(tmp_path)
@@ -350,14 +406,24 @@ def test_two_models_are_compared_on_the_same_clips(run_folder, tones_folder, tmp
 # What a user must not lose, and what must not stop the work.
 
 
-def test_nothing_is_thrown_away_before_the_new_run_has_read_all_it_needs(tmp_path):
-    data = write_tones(tmp_path / "in", n_each=3)
+def test_nothing_is_thrown_away_before_the_new_run_has_read_all_it_needs(tmp_path, monkeypatch):
+    data = write_tones(tmp_path / "in", n_each=5)
+    few = write_tones(tmp_path / "few", n_each=2)
     run = tmp_path / "run"
     train(data, out=run, **QUICK)
     (run / "audacity" / "notes.doc").write_text("mine")
     before = (run / "model.safetensors").read_bytes()
     with pytest.raises(DataError):
         train(tmp_path / "typo", out=run, overwrite=True, **QUICK)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UsageError, match="--device"):
+        train(data, out=run, overwrite=True, device="cuda", **QUICK)
+    with pytest.raises(UsageError, match="--device"):
+        crossval(data, out=run, overwrite=True, device="cuda", seeds=1, **QUICK)
+    with pytest.raises(DataError, match="hold some out"):
+        train(few, out=run, overwrite=True, validation_share=0.5, **QUICK)
+    with pytest.raises(UsageError, match="is where the model"):
+        evaluate(run, write_tones(tmp_path / "new", n_each=1, seed=5), out=run, overwrite=True)
     assert (run / "model.safetensors").read_bytes() == before
     (run / "suspicious.csv").write_text("file_name,label,new_label\nlow/0.wav,low,high\n")
     metrics = train(data, out=run, overwrite=True, labels=run / "suspicious.csv", **QUICK)
@@ -390,7 +456,8 @@ def test_negatives_may_be_few_and_in_one_fold(tmp_path):
 def test_one_class_beside_noise_is_one_class(tmp_path):
     data = write_tones(tmp_path / "in", n_each=3)
     (data / "high").rename(data / "other")
-    with pytest.raises(DataError, match="only one class, low"):
+    told = r"only one class, low \(other is taken for none of the classes, by its name\)"
+    with pytest.raises(DataError, match=told):
         train(data, out=tmp_path / "run", **QUICK)
 
 
@@ -398,3 +465,38 @@ def test_only_noise_cannot_be_judged(run_folder, tmp_path):
     write(tmp_path / "noise" / "0.wav", rustle(1.5, seed=0))
     with pytest.raises(DataError, match="nothing but negatives"):
         evaluate(run_folder, tmp_path)
+
+
+def test_only_noise_that_is_left_cannot_be_judged_either(tmp_path):
+    data = write_tones(tmp_path / "in", n_each=3)
+    train(data, out=tmp_path / "run", **QUICK)
+    held = json.loads((tmp_path / "run" / "metrics.json").read_text())["held_out"]
+    for clip in held:
+        (data / clip["name"]).unlink()
+    write(data / "noise" / "0.wav", rustle(1.5, seed=0))
+    with pytest.raises(DataError, match="nothing but negatives"):
+        evaluate(tmp_path / "run", data, leaks="regroup")
+
+
+def test_a_test_part_of_noise_alone_is_refused_before_training(tmp_path):
+    data = write_tones(tmp_path / "in" / "train", n_each=3)
+    for part in ("train", "test"):
+        write(tmp_path / "in" / part / "noise" / "0.wav", rustle(1.5, seed=len(part)))
+    for label in ("high", "low"):
+        (tmp_path / "in" / "test" / label).mkdir()
+        (data / label / "0.wav").rename(tmp_path / "in" / "test" / label / "0.wav")
+        (tmp_path / "in" / "test" / label / "0.wav").write_bytes(b"no audio")
+    with pytest.raises(DataError, match=r"test part holds nothing of the classes \(noise is"):
+        train(tmp_path / "in", out=tmp_path / "run", **QUICK)
+
+
+def test_a_fold_of_noise_alone_is_no_error(tmp_path):
+    data = write_tones(tmp_path / "in", n_each=4)
+    rows = [f"{x}/{i}.wav,{x},{1 + i % 2}" for x in ("high", "low") for i in range(4)]
+    for i in range(2):
+        write(data / "noise" / f"{i}.wav", rustle(1.5, seed=i))
+        rows.append(f"noise/{i}.wav,noise,3")
+    (data / "metadata.csv").write_text("\n".join(["file_name,label,fold", *rows]))
+    metrics = crossval(data, seeds=1, **QUICK)
+    assert [fold["clips"]["n"] for fold in metrics["folds"]] == [4, 4, 0]
+    assert metrics["acceptance"]["foreign"]["n"] == 2

@@ -12,6 +12,7 @@ from stapes.clips import listing
 from stapes.dataset import DecodedDataset
 from stapes.errors import DataError
 from stapes.experiment import DataOptions, Leaks
+from stapes.foreign import read_foreign, strangers
 from stapes.inference import Classifier, load
 from stapes.measurement import Measured, measure, measure_foreign
 from stapes.memory import recall
@@ -51,7 +52,9 @@ def evaluate(
             f" {', '.join(classifier.classes)}: compare models of the same classes"
         )
     if out is not None:
-        runs.refuse_inside(out, data)
+        runs.refuse_inside(out, data, *chosen.foreign)
+        for path in (model, *([] if against is None else [against])):
+            runs.refuse_model_of(out, path)
     place = nullcontext() if out is None else runs.run_folder(out, overwrite=overwrite)
     with place as folder:
         decoded, audit = experiment.read(
@@ -63,8 +66,14 @@ def evaluate(
             also = recall(other.model, against, decoded, progress=progress)
             known = [a or b for a, b in zip(known, also, strict=True)]
         decoded = _without_known(decoded, known, chosen.leaks)
+        _check_labels(decoded, classifier, data)
         measured = measure(classifier.network, decoded.clips, decoded.waveforms, progress=progress)
-        foreign = experiment.read_foreign(chosen, progress)
+        foreign = read_foreign(chosen.foreign, progress, beside=decoded)
+        foreign = strangers(
+            foreign,
+            known=recall(classifier.model, model, foreign, progress=progress),
+            why="the model learnt from them",
+        )
         others = measure_foreign(classifier.network, foreign.clips, foreign.waveforms)
         unheard = Measured.join([measured, others])
         metrics = account.assess(classifier.model, unheard)

@@ -226,8 +226,8 @@ class TrainingConfig:
 
     @property
     def n_negatives(self) -> int:
-        """Segments of each batch that are none of the classes."""
-        return int(self.negatives * self.batch_size)
+        """Segments of each batch that are none of the classes: at least one, unless it is off."""
+        return max(int(self.negatives * self.batch_size), 1) if self.negatives else 0
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -14,6 +14,7 @@ from stapes.config import ModelConfig, TrainingConfig, as_dict, preset_sizes
 from stapes.dataset import DecodedDataset
 from stapes.engine import FoldedNetwork
 from stapes.errors import UsageError
+from stapes.foreign import read_foreign
 from stapes.measurement import Measured, measure, measure_foreign, summarise
 from stapes.negatives import is_negative
 from stapes.progress import Progress, silent
@@ -64,7 +65,7 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
         raise UsageError(f"seeds is {seeds}: give at least 1")
     (options, base), sizes = experiment.parse(settings, preset), preset_sizes(preset)
     if out is not None:
-        runs.refuse_inside(out, data)
+        runs.refuse_inside(out, data, *options.foreign)
     if resume and out is None:
         raise UsageError("--resume goes on in a run folder: give the --out of the earlier run")
     place = (
@@ -72,17 +73,20 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
     )
     with place as folder:
         if folder is not None and resume:
-            runs.check_resumable(folder)
+            runs.check_resumable(folder, of="crossval")
         decoded, audit = experiment.read(data, progress, options=options)
         config = ModelConfig(experiment.class_names(decoded.clips), **sizes)
-        foreign = experiment.read_foreign(options, progress)
+        foreign = read_foreign(options.foreign, progress, beside=decoded)
         trial = _Trial(decoded, foreign, config, base, progress, folder=folder)
         pairs = folds(decoded.clips, seed=0, allow_leaks=options.leaks == "allow")
+        leaking = _split_by_file(decoded, n_folds=len(pairs)) if by_file else None
+        learnt = [part for part, _ in [*pairs, *(leaking or [])]]
+        experiment.check_learnable(decoded, learnt, base)
         if folder is not None:
             if overwrite:
                 runs.clear(folder)
             (folder / runs.TRAININGS_FOLDER).mkdir(exist_ok=True)
-        measured, metrics, knowledge = _measure(trial, pairs, seeds, by_file=by_file)
+        measured, metrics, knowledge = _measure(trial, pairs, leaking, seeds)
         metrics |= experiment.provenance("crossval", data, decoded, trial.foreign, started=started)
         metrics |= {"audit": audit, "leaks": options.leaks}
         metrics |= {"preset": preset, "settings": as_dict(base)}
@@ -152,11 +156,10 @@ class _Trial:
 
 
 def _measure(
-    trial: _Trial, pairs: Pairs, seeds: int, *, by_file: bool
+    trial: _Trial, pairs: Pairs, leaking: Pairs | None, seeds: int
 ) -> tuple[Measured, dict[str, Any], dict[str, Any]]:
     """What was said of every clip, how good that is, and what a model may know of itself by it."""
     decoded = trial.decoded
-    leaking = _split_by_file(decoded, n_folds=len(pairs)) if by_file else None
     answers = trial.answers(pairs, seeds, task="cross-validating")
     together = Measured.join([part for of_seed in answers for part in of_seed])
     knowledge, metrics = account.conclude(together, together, n_repeats=seeds)

@@ -15,7 +15,7 @@ from stapes.copies import join, same_files, waveform_key
 from stapes.errors import AudioError, DataError
 from stapes.folders import not_a_file
 from stapes.layouts import read_layout
-from stapes.negatives import is_negative
+from stapes.negatives import beside_negatives, is_negative
 from stapes.segments import Waveform
 
 __all__ = [
@@ -228,7 +228,8 @@ def _check_classes(
         raise DataError(f"{where}: nothing of class {listing(lost)} can be read{first}")
     if len(left) < 2 and training:
         raise DataError(
-            f"{where}: only one class, {listing(left)}: give recordings of at least two{first}"
+            f"{where}: only one class, {listing(left)}{beside_negatives(dataset.classes)}: give"
+            f" recordings of at least two{first}"
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from stapes.archive import predict
 from stapes.clips import Skip
 from stapes.dataset import load_dataset
-from stapes.explanation import explain
+from stapes.explanation import MAX_SECONDS, explain
 from stapes.holdout import train
 from stapes.progress import Progress, silent
 from stapes.synthesis import write_demo
@@ -29,7 +29,7 @@ def demo(
     Args:
         data: as for :func:`stapes.train`; barks and meows synthesised on the spot if None.
         out: folder to write: ``recordings`` (if synthesised), ``run`` and one ``explain-CLASS`` a
-            class.
+            class, of the first recording that is not too long for it.
         seed: of the synthesis and of the training.
         overwrite: replace an earlier demo in ``out``.
         progress: told how it goes.
@@ -47,16 +47,17 @@ def demo(
     run = folder / "run"
     settings = {"leaks": "regroup", **settings, "seed": seed}
     metrics = train(data, out=run, overwrite=overwrite, progress=progress, **settings)
-    held_out = _some_of_each(metrics["held_out"], N_SHOWN // len(metrics["classes"]) or 1)
     root = load_dataset(data).root
-    answers = [
-        p for p in predict(run, [root / name for name, _ in held_out]) if not isinstance(p, Skip)
-    ]
+    held_out = _some_of_each(metrics["held_out"], N_SHOWN // len(metrics["classes"]) or 1)
+    label_of = {str(root / name): label for name, label in held_out}
+    answers = [p for p in predict(run, label_of) if not isinstance(p, Skip)]
     pages = {"report": run / "report.html"}
-    for name, label in _some_of_each(metrics["held_out"], 1):
-        pages[f"one {label}"] = explain(
-            run, root / name, out=folder / f"explain-{label}", overwrite=overwrite
-        )
+    for answer in answers:
+        label = label_of[answer.path]
+        if f"one {label}" not in pages and answer.duration_seconds <= MAX_SECONDS:
+            pages[f"one {label}"] = explain(
+                run, answer.path, out=folder / f"explain-{label}", overwrite=overwrite
+            )
     return {"metrics": metrics, "predictions": answers, "pages": pages}
 
 

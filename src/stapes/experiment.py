@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from stapes import __version__
 from stapes.auditing import Finding, find_sources, summarise
 from stapes.auditing import leaks as divided
-from stapes.clips import Clip, Dataset, Skip, listing
+from stapes.clips import Clip, listing
 from stapes.config import SAMPLE_RATE, ModelConfig, TrainingConfig, as_dict, preset_training
 from stapes.copies import mark
 from stapes.corrections import apply_labels
 from stapes.dataset import DecodedDataset, decode, join_copies, list_clips
-from stapes.errors import DataError, UsageError
-from stapes.folders import find_recordings
+from stapes.errors import UsageError
 from stapes.measurement import targets_of
 from stapes.negatives import is_negative
 from stapes.profile import TrainingProfile, describe, profile
@@ -157,36 +156,6 @@ def _told(clips: Sequence[Clip], findings: Sequence[Finding], leaks: Leaks) -> t
     )
 
 
-def read_foreign(options: DataOptions, progress: Progress) -> DecodedDataset:
-    """Recordings that are none of the classes; the folder they lie in says what they are."""
-    if not options.foreign:
-        return DecodedDataset((), [], SAMPLE_RATE, (), (), ())
-    listed, skipped = [], list[Skip]()
-    for folder in map(Path, options.foreign):
-        found = find_recordings(folder)
-        if not found.names:
-            raise DataError(f"{folder}: no recordings in it; give a folder of foreign sounds")
-        listed += [_foreign_clip(folder, name) for name in found.names]
-        skipped += found.skipped
-    unlabelled = tuple(replace(clip, label="") for clip in listed)  # copies contradict nothing
-    decoded = decode(
-        Dataset(Path(options.foreign[0]), unlabelled, tuple(skipped)),
-        sample_rate=SAMPLE_RATE,
-        progress=lambda done, total: progress("reading foreign sounds", done, total, ""),
-        training=False,
-    )
-    label_of = {clip.path: clip.label for clip in listed}
-    labelled = tuple(replace(clip, label=label_of[clip.path]) for clip in decoded.clips)
-    return replace(decoded, clips=labelled)
-
-
-def _foreign_clip(folder: Path, name: str) -> Clip:
-    """The inner folder names the sound, or the folder given if there is none."""
-    label = name.split("/")[0] if "/" in name else folder.name
-    title = f"{folder.name}/{name}"
-    return Clip(folder / name, title, label, source=title)
-
-
 def class_names(clips: Sequence[Clip]) -> tuple[str, ...]:
     """Labels that occur, sorted, but for negatives: the classes of a network of these clips."""
     return tuple(sorted({clip.label for clip in clips if not is_negative(clip.label)}))
@@ -201,6 +170,27 @@ def hold_out(
     chosen = [decoded.clips[i] for i in indices]
     rest, held = split(chosen, share=settings.validation_share, seed=settings.seed)
     return [indices[i] for i in rest], [indices[i] for i in held]
+
+
+def check_learnable(
+    decoded: DecodedDataset, parts: Sequence[Sequence[int]], settings: TrainingConfig
+) -> None:
+    """Raise what trainings on these parts would raise, before anything is thrown away for them.
+
+    Args:
+        decoded: all clips.
+        parts: the clips that each training learns from.
+        settings: of the trainings.
+
+    Raises:
+        UsageError: no such device.
+        DataError: too little to choose the best epoch by.
+    """
+    from stapes.training import check_device
+
+    check_device(settings)
+    for part in parts:
+        hold_out(decoded, part, settings)
 
 
 def learn(

@@ -15,6 +15,7 @@ from stapes.dataset import DecodedDataset
 from stapes.engine import FoldedNetwork
 from stapes.errors import TrainingError, UsageError
 from stapes.files import write_json
+from stapes.foreign import read_foreign
 from stapes.measurement import Measured, measure, measure_foreign
 from stapes.progress import Progress, silent
 from stapes.splits import given_split, split
@@ -62,28 +63,28 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     seconds = _budget_seconds(budget, fixed=preset is not None or "epochs" in settings)
     preset = preset or "classic"
     options, training_config = experiment.parse(settings, preset)
-    runs.refuse_inside(out, data)
+    runs.refuse_inside(out, data, *options.foreign)
     with runs.run_folder(out, resume=resume, overwrite=overwrite) as folder:
+        if resume:
+            runs.check_resumable(folder, of="train")
         decoded, audit = experiment.read(data, progress, options=options)
-        foreign = experiment.read_foreign(options, progress)
+        foreign = read_foreign(options.foreign, progress, beside=decoded)
         allowed = options.leaks == "allow"
         training, test = given_split(decoded.clips, allow_leaks=allowed) or split(
             decoded.clips, share=TEST_SHARE, seed=training_config.seed
         )
-        bought = None
-        if seconds is not None:
-            spent = time.monotonic() - started
-            bought = _earlier_choice(folder) if resume else None
-            if bought is None:
-                chosen = choose(
-                    decoded,
-                    training,
-                    settings=training_config,
-                    budget_seconds=seconds,
-                    spent_seconds=spent,
-                    progress=progress,
-                )
-                bought = chosen.as_dict()
+        experiment.check_learnable(decoded, [training], training_config)
+        bought = _earlier_choice(folder) if resume and seconds is not None else None
+        if seconds is not None and bought is None:
+            bought = choose(
+                decoded,
+                training,
+                settings=training_config,
+                budget_seconds=seconds,
+                spent_seconds=time.monotonic() - started,
+                progress=progress,
+            ).as_dict()
+        if bought is not None:
             preset = bought["preset"]
             training_config = replace(training_config, epochs=bought["epochs"])
         config = ModelConfig(experiment.class_names(decoded.clips), **preset_sizes(preset))

@@ -1,6 +1,7 @@
 """Which recordings a model learnt from: by the marks it carries, and by its training set."""
 
 import json
+import os
 from pathlib import Path
 
 from stapes import runs
@@ -19,7 +20,8 @@ def recall(
 
     A model knows the very samples it learnt from by their marks. If it comes in the folder of its
     run, and its training set can still be read where it was, audio that overlaps, or comes at
-    another rate, at another level or in another format, is recognised, too.
+    another rate, at another level or in another format, is recognised, too, and so is whatever
+    else lies in a file that it learnt from.
 
     Args:
         model: the model.
@@ -34,19 +36,32 @@ def recall(
     rows = [i for i, waveform in enumerate(trained.waveforms) if mark(waveform) in marks]
     if not rows:
         return known
-    clips, waveforms = trained.pick(rows)
+    shared = shares_audio(decoded, trained.only(rows), progress=progress)
+    return [a or b for a, b in zip(known, shared, strict=True)]
+
+
+def shares_audio(asked: DecodedDataset, among: DecodedDataset, *, progress: Progress) -> list[bool]:
+    """For each clip, whether it shares audio with one of others, or lies in a file of theirs.
+
+    Args:
+        asked: the clips in question.
+        among: the others, at the same sample rate.
+        progress: told how it goes.
+    """
+    files = {os.path.realpath(clip.path) for clip in among.clips}
+    shared = [os.path.realpath(clip.path) in files for clip in asked.clips]
     findings = find_shared(
-        [*decoded.clips, *clips],
-        [*decoded.waveforms, *waveforms],
-        sample_rate=decoded.sample_rate,
+        [*asked.clips, *among.clips],
+        [*asked.waveforms, *among.waveforms],
+        sample_rate=asked.sample_rate,
         progress=progress,
         cache=cache_folder(),
     )
     for finding in findings:
-        if max(finding.clips) >= len(known):  # one of them is of the training set
-            for i in (i for i in finding.clips if i < len(known)):
-                known[i] = True
-    return known
+        if max(finding.clips) >= len(shared):  # one of them is of the others
+            for i in (i for i in finding.clips if i < len(shared)):
+                shared[i] = True
+    return shared
 
 
 def _training_set(run: Path, *, sample_rate: int, progress: Progress) -> DecodedDataset:

@@ -7,9 +7,12 @@ a network that learns to refuse these refuses many real ones too (outlier exposu
 et al. 2019, https://arxiv.org/abs/1812.04606).
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
+from stapes.clips import printable
 from stapes.segments import Waveform, normalise
 
 Array = NDArray[np.float32]
@@ -50,6 +53,19 @@ def is_negative(label: str) -> bool:
     (True, False)
     """
     return label.casefold() in NEGATIVE_LABELS
+
+
+def beside_negatives(labels: Iterable[str]) -> str:
+    """What to add where classes are missing and the reason may be a name.
+
+    >>> beside_negatives(["dog", "noise"]), beside_negatives(["dog"])
+    (' (noise is taken for none of the classes, by its name)', '')
+    """
+    names = sorted(filter(is_negative, labels))
+    verb = "is" if len(names) == 1 else "are"
+    by = "its name" if len(names) == 1 else "their names"
+    listed = ", ".join(map(printable, names))
+    return f" ({listed} {verb} taken for none of the classes, by {by})" if names else ""
 
 
 def carriers(segments: Waveform, *, sample_rate: int, rng: np.random.Generator) -> Array:

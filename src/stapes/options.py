@@ -90,8 +90,7 @@ def check_out(path: Path, *, read: Sequence[Path], overwrite: bool) -> None:
 
     if path.is_dir():
         raise UsageError(f"{path} is a folder: give the name of a file")
-    for data in read:
-        refuse_inside(path, data)
+    refuse_inside(path, *read)
     if path.exists() and not (overwrite and path.is_file()):
         fix = "give another name or --overwrite" if path.is_file() else "give the name of a file"
         raise UsageError(f"{path} exists: {fix}")

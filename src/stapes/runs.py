@@ -1,6 +1,7 @@
 """A run folder: one writer at a time, nothing overwritten unasked, nothing half written."""
 
 import fcntl
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -74,10 +75,33 @@ def training_state(folder: Path, name: str) -> Path:
     return folder / TRAININGS_FOLDER / f"{re.sub(r'[^a-z0-9]+', '-', name)}{STATE_SUFFIX}"
 
 
-def check_resumable(folder: Path) -> None:
-    """Raise UsageError if there is a run, but not one of many trainings that was ended early."""
-    if (folder / METRICS_FILE).exists() and not (folder / TRAININGS_FOLDER).exists():
+def check_resumable(folder: Path, *, of: str) -> None:
+    """Raise UsageError if the run that is there is of another command, or has no more to do.
+
+    A ``train`` that is complete may be resumed: it ends like before.
+
+    Args:
+        folder: the run.
+        of: the command that is to go on, "train" or "crossval".
+    """
+    found = _command_of(folder)
+    if found not in (None, of):
+        raise UsageError(
+            f"{folder}: its run is of stapes {found}, which {of} cannot resume; give another --out,"
+            " or --overwrite"
+        )
+    complete = (folder / METRICS_FILE).exists() and not (folder / TRAININGS_FOLDER).exists()
+    if of == "crossval" and complete:
         raise UsageError(f"{folder}: its run is complete, there is nothing to resume; --overwrite")
+
+
+def _command_of(folder: Path) -> str | None:
+    """The command that wrote a run, or began to; None if nothing tells."""
+    if (folder / TRAININGS_FOLDER).exists():
+        return "crossval"
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        return str(json.loads((folder / METRICS_FILE).read_text())["kind"])
+    return "train" if (folder / STATE_FILE).exists() else None
 
 
 def forget_trainings(folder: Path) -> None:
@@ -89,12 +113,21 @@ def forget_trainings(folder: Path) -> None:
         place.rmdir()
 
 
-def refuse_inside(out: str | Path, data: str | Path) -> None:
-    """Raise UsageError if ``out`` is what is read, or lies inside it."""
-    written, read = Path(out).resolve(), Path(data).resolve()
-    if read in (written, *written.parents):
-        relation = "is" if written == read else "lies inside"
-        raise UsageError(f"{out} {relation} {data}, which is read: give a place elsewhere")
+def refuse_model_of(out: str | Path, model: str | Path) -> None:
+    """Raise UsageError if a run in ``out`` would take the place of a model that is read."""
+    read = Path(model).resolve()
+    if read.exists() and Path(out).resolve() in (read, read.parent):
+        raise UsageError(f"{out} is where the model {model} lies: give a place elsewhere")
+
+
+def refuse_inside(out: str | Path, *data: str | Path) -> None:
+    """Raise UsageError if ``out`` is one of the places that are read, or lies inside one."""
+    written = Path(out).resolve()
+    for place in data:
+        read = Path(place).resolve()
+        if read in (written, *written.parents):
+            relation = "is" if written == read else "lies inside"
+            raise UsageError(f"{out} {relation} {place}, which is read: give a place elsewhere")
 
 
 @contextmanager

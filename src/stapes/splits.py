@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stapes.clips import Clip, listing, printable
 from stapes.errors import DataError, UsageError
-from stapes.negatives import is_negative
+from stapes.negatives import beside_negatives, is_negative
 
 Counts = NDArray[np.int64]
 Indices = list[int]
@@ -144,6 +144,9 @@ def given_split(
     if not allow_leaks:
         pair = _purge(clips, *pair)
     _check_classes_left(clips, *pair)
+    if all(is_negative(clips[i].label) for i in pair[1]):
+        told = beside_negatives(clips[i].label for i in pair[1])
+        raise DataError(f"the test part holds nothing of the classes{told}: add recordings of them")
     return pair
 
 
@@ -225,7 +228,9 @@ def _check_enough_sources(
     counts = counts[:, [label in classes for label in labels]]
     if len(classes) < 2:
         found = f"one class, {printable(classes[0])}" if classes else "no clips"
-        raise DataError(f"the data hold {found}: give at least two classes")
+        raise DataError(
+            f"the data hold {found}{beside_negatives(labels)}: give at least two classes"
+        )
     n_sources = (counts > 0).sum(axis=0)
     scarce = int(n_sources.argmin())
     if n_sources[scarce] < n_needed:

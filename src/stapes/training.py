@@ -151,9 +151,14 @@ def averaging_pace(step: int, settings: TrainingConfig) -> float:
     return 1 - min(settings.averaging, (1 + step) / (10 + step))
 
 
-def _begin(config: ModelConfig, settings: TrainingConfig) -> State:
+def check_device(settings: TrainingConfig) -> None:
+    """Raise UsageError if PyTorch cannot train where it was asked to."""
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device is cuda, and PyTorch finds none here: give --device cpu")
+
+
+def _begin(config: ModelConfig, settings: TrainingConfig) -> State:
+    check_device(settings)
     torch.manual_seed(settings.seed)
     network = Network(config, with_none=settings.n_negatives > 0).to(settings.device)
     return State(Stepper(network, weight_decay=settings.weight_decay))
