@@ -69,10 +69,11 @@ def main() -> None:
     name = f"accuracy_{given.set}" + "_leaks" * (given.leaks == "allow")
     path = presenting.RESULTS / f"{name}.json"
     found = json.loads(path.read_text()) if path.exists() else {"presets": {}}
-    found["machine"] = machine.describe(threads=given.threads)
+    facts = machine.describe(threads=given.threads)
     for preset in given.presets:
         if not complete(found, preset, seeds=given.seeds):
-            found["presets"][preset] = crossvalidated(given, preset, name=f"{name}_{preset}")
+            measured = crossvalidated(given, preset, name=f"{name}_{preset}")
+            found["presets"][preset] = measured | {"machine": facts}
         tell(given.set, found)
         presenting.write(name, found, chart(given.set, found))
 

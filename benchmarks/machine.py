@@ -54,7 +54,11 @@ def arguments(description: str | None, *, rounds: int = 15) -> argparse.Argument
 
 
 def describe(*, threads: int) -> dict[str, Any]:
-    """What a reader must know to judge the numbers; a busy machine is told on the terminal."""
+    """What a reader must know to judge the numbers; a busy machine is told on the terminal.
+
+    Two processors may be two threads of one core, and then compute no more than one: rented
+    machines do not always say so, so it is measured.
+    """
     load = os.getloadavg()[0]
     if load > BUSY:
         sys.stderr.write(f"this machine is busy (load {load:.1f}): do not publish these numbers\n")
@@ -62,6 +66,7 @@ def describe(*, threads: int) -> dict[str, Any]:
         "processor": processor_model(),
         "processors": os.cpu_count(),
         "threads": threads,
+        "threads_compute_times_one": round(_multiply_adds(threads) / _multiply_adds(1), 2),
         "kernels": native.kernels(),
         "system": f"{platform.system()} {platform.machine()}",
         "load_average_before": round(load, 2),
@@ -124,10 +129,13 @@ def peaks(*, threads: int) -> dict[str, float]:
     By products of float32 matrices that fit the caches, and by copies that do not. Memory that is
     written is often read first, which is not counted.
     """
+    copies = 2 * COPY_BYTES * _calls_a_second(_copy, threads)
+    return {"multiply_adds_a_second": _multiply_adds(threads), "bytes_a_second": copies}
+
+
+def _multiply_adds(threads: int) -> float:
     with threadpool_limits(1):  # each thread of ours multiplies matrices of its own
-        rates = [size**3 * _calls_a_second(_product(size), threads) for size in MATRIX_SIZES]
-        copies = 2 * COPY_BYTES * _calls_a_second(_copy, threads)
-    return {"multiply_adds_a_second": max(rates), "bytes_a_second": copies}
+        return max(size**3 * _calls_a_second(_product(size), threads) for size in MATRIX_SIZES)
 
 
 def _product(size: int) -> Callable[[], Callable[[], Any]]:

@@ -50,7 +50,12 @@ class Augmenter:
             self._noises = Noises(config.segment_length, device=settings.device, rng=rng)
 
     def __call__(
-        self, segments: Tensor, targets: NDArray[np.float32], *, rng: np.random.Generator
+        self,
+        segments: Tensor,
+        targets: NDArray[np.float32],
+        *,
+        step: int,
+        rng: np.random.Generator,
     ) -> tuple[Tensor, NDArray[np.float32]]:
         """Vary one batch.
 
@@ -58,6 +63,7 @@ class Augmenter:
             segments: [B, T], as recorded; left as they are where the configuration does not
                 normalise them.
             targets: [B, n_classes], summing to 1.
+            step: that learns from it, for the last ones learn from sounds that are not mixed.
             rng: of every random choice.
 
         Returns:
@@ -66,7 +72,7 @@ class Augmenter:
         settings, n_batch = self._settings, len(segments)
         if not self._config.normalise:
             return segments, targets
-        share, partners = mixing(n_batch, alpha=settings.mixing, rng=rng)
+        share, partners = mixing(n_batch, alpha=settings.mixing_at(step), rng=rng)
         taps, noise_db = np.ones((n_batch, 1)), np.full(n_batch, -math.inf)
         if settings.equaliser_db > 0:
             taps = filters(rng.normal(0.0, settings.equaliser_db, (n_batch, N_CONTROL_POINTS)))

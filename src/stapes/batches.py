@@ -175,7 +175,7 @@ class _Maker:
         n_targets = len(self._config.classes) + (n_none > 0)
         targets = np.append(labels, np.full(n_none, n_targets - 1))
         one_hot = np.eye(n_targets, dtype=np.float32)[targets]
-        varied, mixed = self._augment(segments, one_hot, rng=rng)
+        varied, mixed = self._augment(segments, one_hot, step=step, rng=rng)
         return Batch(varied, torch.from_numpy(mixed).to(settings.device), clips)
 
 

@@ -161,6 +161,8 @@ class TrainingConfig:
         speed: segments play up to this share faster or slower; 0 is off.
         polarity: turn half of the segments upside down.
         mixing: alpha of the Beta distribution of between-class mixing; 0 is off.
+        unmixed_share: share of the steps, the last ones, in which nothing is mixed, so that the
+            network ends with sounds like those it will hear.
         equaliser_db: standard deviation of the random frequency response; 0 is off, and then no
             noise is added either.
         noise_db: loudest added noise against the segment, in dB.
@@ -183,6 +185,7 @@ class TrainingConfig:
     speed: float = 0.15
     polarity: bool = True
     mixing: float = 1.0
+    unmixed_share: float = 0.2
     equaliser_db: float = 4.0
     noise_db: float = -5.0
     negatives: float = 0.125
@@ -205,6 +208,7 @@ class TrainingConfig:
         _check_range(self, "averaging", 0.0, 0.999999)
         _check_range(self, "speed", 0.0, 0.5)
         _check_range(self, "mixing", 0.0, 100.0)
+        _check_range(self, "unmixed_share", 0.0, 1.0)
         _check_range(self, "equaliser_db", 0.0, 30.0)
         _check_range(self, "noise_db", QUIETEST_NOISE_DB, 20.0)
         _check_range(self, "negatives", 0.0, 0.5)
@@ -223,6 +227,14 @@ class TrainingConfig:
     def n_steps(self) -> int:
         """Gradient steps of a training that is not stopped early."""
         return self.epochs * self.steps_per_epoch
+
+    def mixing_at(self, step: int) -> float:
+        """Alpha of the mixing in a step, counted from 0.
+
+        >>> TrainingConfig().mixing_at(3199), TrainingConfig().mixing_at(3200)
+        (1.0, 0.0)
+        """
+        return self.mixing if step < (1 - self.unmixed_share) * self.n_steps else 0.0
 
     @property
     def n_negatives(self) -> int:
