@@ -36,6 +36,7 @@ RECIPE = "the recipe"
 PARTS = ["ingredients", "clips"]
 INGREDIENTS: dict[str, dict[str, Any]] = {
     "without mixing": {"mixing": 0.0},
+    "mixing to the end": {"unmixed_share": 0.0},
     "without speed": {"speed": 0.0},
     "without polarity": {"polarity": False},
     "without equaliser and noise": {"equaliser_db": 0.0},

@@ -165,7 +165,8 @@ class TrainingConfig:
             network ends with sounds like those it will hear.
         equaliser_db: standard deviation of the random frequency response; 0 is off, and then no
             noise is added either.
-        noise_db: loudest added noise against the segment, in dB.
+        noise_db: loudest added noise against the segment, in dB; rumble may be 12 dB louder, where
+            little of it lies above 300 Hz.
         negatives: share of each batch that is none of the classes: made up, and half of it the
             user's own where there are any; 0 is off, and the network then takes everything for
             one of its classes.
@@ -186,8 +187,8 @@ class TrainingConfig:
     polarity: bool = True
     mixing: float = 1.0
     unmixed_share: float = 0.2
-    equaliser_db: float = 4.0
-    noise_db: float = -5.0
+    equaliser_db: float = 6.0
+    noise_db: float = -3.0
     negatives: float = 0.125
     validation_share: float = 0.0
     patience: int = 0
