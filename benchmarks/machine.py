@@ -66,7 +66,9 @@ def describe(*, threads: int) -> dict[str, Any]:
         "processor": processor_model(),
         "processors": os.cpu_count(),
         "threads": threads,
-        "threads_compute_times_one": round(_multiply_adds(threads) / _multiply_adds(1), 2),
+        "processors_compute_times_one": round(
+            _multiply_adds(native.default_threads()) / _multiply_adds(1), 2
+        ),
         "kernels": native.kernels(),
         "system": f"{platform.system()} {platform.machine()}",
         "load_average_before": round(load, 2),

@@ -1,6 +1,7 @@
 """The shipped model on degraded recordings.
 
-None of these ways is used in training, but that some of its noises are like the pink one.
+None of these ways is used in training, but that some of its noises are like the pink one and like
+rumble.
 
 python benchmarks/robustness.py DATA [--model cats-dogs]
 
@@ -98,10 +99,23 @@ def room(waveform: Waveform, rng: np.random.Generator) -> Waveform:
 
 def pink_noise(waveform: Waveform, rng: np.random.Generator) -> Waveform:
     """10 dB below the recording."""
-    spectrum = np.fft.rfft(rng.normal(size=len(waveform)))
-    spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
+    slope = 1 / np.sqrt(np.maximum(np.arange(len(waveform) // 2 + 1), 1))
+    return with_noise(waveform, slope, rng, level_db=-10)
+
+
+def rumble(waveform: Waveform, rng: np.random.Generator) -> Waveform:
+    """As wind and handling give it: below 100 Hz, as loud as the recording."""
+    below = np.fft.rfftfreq(len(waveform), 1 / RATE) < 100
+    return with_noise(waveform, below, rng, level_db=0)
+
+
+def with_noise(
+    waveform: Waveform, amplitudes: np.ndarray, rng: np.random.Generator, *, level_db: float
+) -> Waveform:
+    """With noise of this spectrum [T / 2 + 1], at a level against the recording's."""
+    spectrum = np.fft.rfft(rng.normal(size=len(waveform))) * amplitudes
     noise = np.fft.irfft(spectrum, len(waveform))
-    level = waveform.std() / noise.std() * 10 ** (-10 / 20)
+    level = waveform.std() / noise.std() * 10 ** (level_db / 20)
     return (waveform + level * noise).astype(np.float32)
 
 
@@ -115,6 +129,7 @@ DEGRADATIONS: dict[str, Callable[[Waveform, np.random.Generator], Waveform]] = {
     "MP3, 32 kbit/s": mp3,
     "room, 0.6 s, direct and reverberant alike": room,
     "pink noise at 10 dB": pink_noise,
+    "rumble below 100 Hz at 0 dB": rumble,
 }
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from stapes.experiment import DataOptions
 from stapes.holdout import train
 from stapes.inference import SegmentOutputs, load
 from stapes.measurement import Measured
+from stapes.memory import shares_audio
 from stapes.progress import silent
 from stapes.splits import folds
 from tones import RATE, write_tones
@@ -168,7 +169,47 @@ def test_a_model_is_not_measured_on_other_events_of_files_that_it_learnt_from(tm
     later = table("later.csv", [f"{tmp_path / name},{label},3.5,5.5" for label, name in files])
     with pytest.raises(DataError, match=f"learnt from {8 - len(held)} of the 8"):
         evaluate(tmp_path / "run", later)
-    assert evaluate(tmp_path / "run", later, leaks="regroup")["clips"]["n"] == len(held)
+    for model in ("run", "run/model.safetensors"):
+        assert evaluate(tmp_path / model, later, leaks="regroup")["clips"]["n"] == len(held)
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    for _, name in files:
+        (copies / name).write_bytes((tmp_path / name).read_bytes())
+    (tmp_path / "later.csv").rename(copies / "later.csv")
+    moved = [f"{name},{label},3.5,5.5" for label, name in files]
+    with pytest.raises(DataError, match=f"learnt from {8 - len(held)} of the 8"):
+        evaluate(tmp_path / "run", table("copies/moved.csv", moved))
+
+
+def test_copies_do_not_hide_what_overlaps_the_training_set(tmp_path):
+    learnt = rustle(5, seed=1)
+    write(tmp_path / "in" / "x" / "a.wav", learnt)
+    for name, wave in {"a": learnt, "b": learnt[RATE:], "c": rustle(3, seed=2)}.items():
+        write(tmp_path / "new" / "x" / f"{name}.wav", wave)
+    asked, among = (
+        experiment.read(tmp_path / folder, silent, config=CONFIG)[0] for folder in ("new", "in")
+    )
+    assert shares_audio(asked, among, progress=silent) == [True, True, False]
+
+
+def test_a_memory_hears_recordings_whose_labels_were_corrected_and_tells_of_lost_ones(tmp_path):
+    data = tmp_path / "in"
+    for label in "ab":
+        for i in range(4):
+            write(data / label / f"{i}.wav", rustle(3, seed=10 * ord(label) + i))
+    (data / "b" / "wrong.wav").write_bytes((data / "a" / "0.wav").read_bytes())
+    (tmp_path / "fixed.csv").write_text("file_name,label,new_label\nb/wrong.wav,b,a\n")
+    run = tmp_path / "run"
+    train(data, out=run, labels=tmp_path / "fixed.csv", **QUICK)
+    held = {c["name"] for c in json.loads((run / "metrics.json").read_text())["held_out"]}
+    learnt = next(f"b/{i}.wav" for i in range(4) if f"b/{i}.wav" not in held)
+    wave, _ = soundfile.read(data / learnt)
+    write(tmp_path / "new" / "b" / "cut.wav", (0.5 * wave[RATE // 2 :]).astype(np.float32))
+    write(tmp_path / "new" / "a" / "other.wav", rustle(2, seed=1))
+    with pytest.raises(DataError, match=r"learnt from 1 of the 2 recordings \(b/cut.wav\)"):
+        evaluate(run, tmp_path / "new")
+    data.rename(tmp_path / "elsewhere")
+    assert any("no longer in" in warning for warning in evaluate(run, tmp_path / "new")["warnings"])
 
 
 # Foreign sounds and negatives.
@@ -220,6 +261,8 @@ def test_foreign_sounds_that_were_learnt_from_prove_nothing(run_folder, tones_fo
     assert metrics["acceptance"]["foreign"]["n"] == 1
     assert any("foreign/tone/learnt.wav" in warning for warning in metrics["warnings"])
     assert any("foreign/tone/judged.wav" in warning for warning in metrics["warnings"])
+    twice = evaluate(run_folder, data, foreign=[foreign, foreign / "rain"])
+    assert twice["acceptance"]["foreign"]["n"] == 1
     with pytest.raises(DataError, match=r"share audio with recordings of the data.*give a folder"):
         evaluate(run_folder, data, foreign=[data / "low"])
     trained = train(data, out=tmp_path / "run", foreign=[foreign], **QUICK)
@@ -361,7 +404,11 @@ def test_a_command_resumes_its_own_runs_only(run_folder, overlapping, tmp_path):
     with pytest.raises(UsageError, match="run is of stapes train, which crossval cannot resume"):
         crossval(overlapping, out=run_folder, seeds=1, resume=True, **QUICK)
     out = tmp_path / "crossval"
-    crossval(overlapping, out=out, seeds=1, by_file=False, **QUICK)
+    (out / "trainings").mkdir(parents=True)
+    (out / "trainings" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="run is of stapes crossval, which train cannot resume"):
+        train(overlapping, out=out, resume=True, **QUICK)
+    crossval(overlapping, out=out, seeds=1, by_file=False, overwrite=True, **QUICK)
     before = (out / "model.safetensors").read_bytes()
     with pytest.raises(UsageError, match="run is of stapes crossval, which train cannot resume"):
         train(overlapping, out=out, resume=True, **QUICK)
@@ -461,6 +508,13 @@ def test_one_class_beside_noise_is_one_class(tmp_path):
         train(data, out=tmp_path / "run", **QUICK)
 
 
+def test_only_noise_cannot_be_learnt(tmp_path):
+    for seed, name in enumerate(("noise", "other")):
+        write(tmp_path / "in" / name / "0.wav", rustle(1.5, seed=seed))
+    with pytest.raises(DataError, match=r"nothing of a class \(noise, other are taken for none"):
+        train(tmp_path / "in", out=tmp_path / "run", **QUICK)
+
+
 def test_only_noise_cannot_be_judged(run_folder, tmp_path):
     write(tmp_path / "noise" / "0.wav", rustle(1.5, seed=0))
     with pytest.raises(DataError, match="nothing but negatives"):
@@ -481,12 +535,15 @@ def test_only_noise_that_is_left_cannot_be_judged_either(tmp_path):
 def test_a_test_part_of_noise_alone_is_refused_before_training(tmp_path):
     data = write_tones(tmp_path / "in" / "train", n_each=3)
     for part in ("train", "test"):
-        write(tmp_path / "in" / part / "noise" / "0.wav", rustle(1.5, seed=len(part)))
+        for i in range(2):
+            write(
+                tmp_path / "in" / part / "noise" / f"{i}.wav", rustle(1.5, seed=10 * len(part) + i)
+            )
     for label in ("high", "low"):
         (tmp_path / "in" / "test" / label).mkdir()
         (data / label / "0.wav").rename(tmp_path / "in" / "test" / label / "0.wav")
         (tmp_path / "in" / "test" / label / "0.wav").write_bytes(b"no audio")
-    with pytest.raises(DataError, match=r"test part holds nothing of the classes \(noise is"):
+    with pytest.raises(DataError, match=r"test part holds nothing of the classes \(noise is taken"):
         train(tmp_path / "in", out=tmp_path / "run", **QUICK)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from stapes.errors import StapesError, UsageError
 from stapes.files import TEMPORARY_PREFIX
-from stapes.runs import FILES, LOCK_FILE, clear, refuse_inside, run_folder
+from stapes.runs import FILES, LOCK_FILE, clear, refuse_inside, refuse_model_of, run_folder
 
 
 def test_a_new_folder_is_made_and_left_without_a_lock(tmp_path):
@@ -104,3 +104,30 @@ def test_output_is_never_what_is_read_nor_inside_it(tmp_path, monkeypatch, out, 
             refuse_inside(out, data)
     else:
         refuse_inside(out, data)
+
+
+@pytest.mark.parametrize(
+    ("out", "model", "refused"),
+    [
+        ("w/run", "w/run", True),
+        ("w/run", "w/run/model.safetensors", True),
+        ("w/linked", "w/linked/model.safetensors", True),
+        ("w/run", "w/linked", True),
+        ("w", "w/run", False),
+        ("w/run/more", "w/run", False),
+        (".", "cats-dogs", False),
+    ],
+)
+def test_a_run_never_takes_the_place_of_the_model_it_measures(
+    tmp_path, monkeypatch, out, model, refused
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("w/run", "w/linked", "cats-dogs"):
+        Path(folder).mkdir(parents=True)
+    Path("w/run/model.safetensors").write_bytes(b"")
+    Path("w/linked/model.safetensors").symlink_to("../run/model.safetensors")
+    if refused:
+        with pytest.raises(UsageError, match="is where the model"):
+            refuse_model_of(out, model)
+    else:
+        refuse_model_of(out, model)

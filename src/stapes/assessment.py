@@ -15,7 +15,7 @@ from stapes.experiment import DataOptions, Leaks
 from stapes.foreign import read_foreign, strangers
 from stapes.inference import Classifier, load
 from stapes.measurement import Measured, measure, measure_foreign
-from stapes.memory import recall
+from stapes.memory import Memory
 from stapes.progress import Progress, silent
 
 
@@ -61,17 +61,20 @@ def evaluate(
             data, progress, config=classifier.config, options=replace(chosen, leaks="regroup")
         )
         _check_labels(decoded, classifier, data)
-        known = recall(classifier.model, model, decoded, progress=progress)
+        memory = Memory.of(classifier.model, model, progress=progress)
+        known = memory.knows(decoded, progress=progress)
         if other is not None and against is not None:
-            also = recall(other.model, against, decoded, progress=progress)
-            known = [a or b for a, b in zip(known, also, strict=True)]
+            also = Memory.of(other.model, against, progress=progress)
+            known_too = also.knows(decoded, progress=progress)
+            known = [a or b for a, b in zip(known, known_too, strict=True)]
+        decoded = replace(decoded, warnings=(*decoded.warnings, *memory.warnings))
         decoded = _without_known(decoded, known, chosen.leaks)
         _check_labels(decoded, classifier, data)
         measured = measure(classifier.network, decoded.clips, decoded.waveforms, progress=progress)
         foreign = read_foreign(chosen.foreign, progress, beside=decoded)
         foreign = strangers(
             foreign,
-            known=recall(classifier.model, model, foreign, progress=progress),
+            known=memory.knows(foreign, progress=progress),
             why="the model learnt from them",
         )
         others = measure_foreign(classifier.network, foreign.clips, foreign.waveforms)

@@ -224,8 +224,11 @@ def _check_classes(
     lost = sorted(set(filterfalse(is_negative, dataset.classes)) - set(left))
     where = printable(str(dataset.root))
     first = f"; first skipped: {_told(skipped[0])}" if skipped else ""
+    if not left and not lost:
+        raise DataError(f"{where}: nothing of a class{beside_negatives(dataset.classes)}{first}")
     if not left or (lost and training):
-        raise DataError(f"{where}: nothing of class {listing(lost)} can be read{first}")
+        of_class = f" of class {listing(lost)}" if any(lost) else ""
+        raise DataError(f"{where}: nothing{of_class} can be read{first}")
     if len(left) < 2 and training:
         raise DataError(
             f"{where}: only one class, {listing(left)}{beside_negatives(dataset.classes)}: give"

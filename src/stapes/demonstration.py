@@ -29,7 +29,7 @@ def demo(
     Args:
         data: as for :func:`stapes.train`; barks and meows synthesised on the spot if None.
         out: folder to write: ``recordings`` (if synthesised), ``run`` and one ``explain-CLASS`` a
-            class, of the first recording that is not too long for it.
+            class, of a recording whose prediction is shown, too, if it is not too long.
         seed: of the synthesis and of the training.
         overwrite: replace an earlier demo in ``out``.
         progress: told how it goes.
@@ -49,14 +49,14 @@ def demo(
     metrics = train(data, out=run, overwrite=overwrite, progress=progress, **settings)
     root = load_dataset(data).root
     held_out = _some_of_each(metrics["held_out"], N_SHOWN // len(metrics["classes"]) or 1)
-    label_of = {str(root / name): label for name, label in held_out}
-    answers = [p for p in predict(run, label_of) if not isinstance(p, Skip)]
+    paths = list(dict.fromkeys(root / name for name, _ in held_out))
+    answers = [p for p in predict(run, paths) if not isinstance(p, Skip)]
+    short = {answer.path for answer in answers if answer.duration_seconds <= MAX_SECONDS}
     pages = {"report": run / "report.html"}
-    for answer in answers:
-        label = label_of[answer.path]
-        if f"one {label}" not in pages and answer.duration_seconds <= MAX_SECONDS:
+    for name, label in held_out:
+        if f"one {label}" not in pages and str(root / name) in short:
             pages[f"one {label}"] = explain(
-                run, answer.path, out=folder / f"explain-{label}", overwrite=overwrite
+                run, root / name, out=folder / f"explain-{label}", overwrite=overwrite
             )
     return {"metrics": metrics, "predictions": answers, "pages": pages}
 

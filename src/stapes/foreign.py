@@ -1,5 +1,6 @@
 """Recordings that are none of the classes, to see which of them are taken for one."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,12 +29,14 @@ def read_foreign(
     """
     if not folders:
         return DecodedDataset((), [], beside.sample_rate, (), (), ())
-    listed, skipped = [], list[Skip]()
-    for folder in map(Path, folders):
+    listed, skipped = list[Clip](), list[Skip]()
+    for folder in (Path(os.path.abspath(folder)) for folder in folders):
         found = find_recordings(folder)
         if not found.names:
             raise DataError(f"{folder}: no recordings in it; give a folder of foreign sounds")
-        listed += [_clip(folder, name) for name in found.names]
+        known = {os.path.realpath(clip.path) for clip in listed}
+        clips = [_clip(folder, name) for name in found.names]
+        listed += [clip for clip in clips if os.path.realpath(clip.path) not in known]
         skipped += found.skipped
     unlabelled = tuple(replace(clip, label="") for clip in listed)  # copies contradict nothing
     decoded = decode(

@@ -2,76 +2,123 @@
 
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from stapes import runs
 from stapes.checkpoint import Model
-from stapes.copies import MARK_LENGTH, mark
+from stapes.clips import Clip
+from stapes.copies import MARK_LENGTH, join, mark, same_files
 from stapes.dataset import DecodedDataset, decode, list_clips
 from stapes.errors import DataError
 from stapes.progress import Progress
 from stapes.sharing import cache_folder, find_shared
 
 
-def recall(
-    model: Model, path: str | Path, decoded: DecodedDataset, *, progress: Progress
-) -> list[bool]:
-    """For each clip, whether the model learnt from it, or from a recording that shares its audio.
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is known of the recordings that a model learnt from.
 
-    A model knows the very samples it learnt from by their marks. If it comes in the folder of its
-    run, and its training set can still be read where it was, audio that overlaps, or comes at
-    another rate, at another level or in another format, is recognised, too, and so is whatever
-    else lies in a file that it learnt from.
-
-    Args:
-        model: the model.
-        path: where it came from: a file, a run folder or a name.
-        decoded: the clips to recognise.
-        progress: told how it goes.
+    Attributes:
+        marks: of each of them.
+        clips: those that can still be read, if the model lies in the folder of its run.
+        warnings: what is not known.
     """
-    written = str(model.about.get("recordings", ""))
-    marks = {written[i : i + MARK_LENGTH] for i in range(0, len(written), MARK_LENGTH)}
-    known = [mark(waveform) in marks for waveform in decoded.waveforms]
-    trained = _training_set(Path(path), sample_rate=decoded.sample_rate, progress=progress)
-    rows = [i for i, waveform in enumerate(trained.waveforms) if mark(waveform) in marks]
-    if not rows:
-        return known
-    shared = shares_audio(decoded, trained.only(rows), progress=progress)
-    return [a or b for a, b in zip(known, shared, strict=True)]
+
+    marks: frozenset[str]
+    clips: DecodedDataset
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, model: Model, path: str | Path, *, progress: Progress) -> Self:
+        """Read what can be read.
+
+        Args:
+            model: the model.
+            path: where it came from: a file, a run folder or a name.
+            progress: told how it goes.
+        """
+        written = str(model.about.get("recordings", ""))
+        marks = {written[i : i + MARK_LENGTH] for i in range(0, len(written), MARK_LENGTH)}
+        run = Path(path) if Path(path).is_dir() else Path(path).parent
+        data = _data_of(run)
+        rate = model.config.sample_rate
+        if not marks or data is None:
+            return cls(frozenset(marks), _read(None, sample_rate=rate, progress=progress))
+        read = _read(data, sample_rate=rate, progress=progress)
+        clips = read.only([i for i, w in enumerate(read.waveforms) if mark(w) in marks])
+        told = f"what {path} learnt from is no longer in {data}: only exact copies are recognised"
+        return cls(frozenset(marks), clips, () if clips.clips else (told,))
+
+    def knows(self, decoded: DecodedDataset, *, progress: Progress) -> list[bool]:
+        """For each clip, whether the model learnt from it, or from what shares audio with it.
+
+        The very samples are known by their marks. Of recordings that can still be read, audio that
+        overlaps, or comes at another rate, at another level or in another format, is recognised,
+        too, and so is whatever else lies in the same file or in a copy of it.
+
+        Args:
+            decoded: the clips to recognise.
+            progress: told how it goes.
+        """
+        known = [mark(waveform) in self.marks for waveform in decoded.waveforms]
+        shared = shares_audio(decoded, self.clips, progress=progress)
+        return [a or b for a, b in zip(known, shared, strict=True)]
 
 
 def shares_audio(asked: DecodedDataset, among: DecodedDataset, *, progress: Progress) -> list[bool]:
-    """For each clip, whether it shares audio with one of others, or lies in a file of theirs.
+    """For each clip, whether it is of one source with one of others, directly or by way of a third.
 
     Args:
         asked: the clips in question.
         among: the others, at the same sample rate.
         progress: told how it goes.
     """
-    files = {os.path.realpath(clip.path) for clip in among.clips}
-    shared = [os.path.realpath(clip.path) in files for clip in asked.clips]
+    if not asked.clips or not among.clips:
+        return [False] * len(asked.clips)
+    clips = [*asked.clips, *among.clips]
     findings = find_shared(
-        [*asked.clips, *among.clips],
+        clips,
         [*asked.waveforms, *among.waveforms],
         sample_rate=asked.sample_rate,
         progress=progress,
         cache=cache_folder(),
     )
-    for finding in findings:
-        if max(finding.clips) >= len(shared):  # one of them is of the others
-            for i in (i for i in finding.clips if i < len(shared)):
-                shared[i] = True
-    return shared
+    sources = join(_files(clips), [finding.clips for finding in findings])
+    others = set(sources[len(asked.clips) :])
+    return [source in others for source in sources[: len(asked.clips)]]
 
 
-def _training_set(run: Path, *, sample_rate: int, progress: Progress) -> DecodedDataset:
-    """The recordings of a run, as far as they can still be read; none of a model without a run."""
+def _files(clips: Sequence[Clip]) -> list[str]:
+    """The file of each clip, one name for all copies of it."""
+    paths = [Path(os.path.realpath(clip.path)) for clip in clips]
+    first = {path: group[0] for group in same_files(paths) for path in group}
+    return [os.fspath(first.get(path, path)) for path in paths]
+
+
+def _data_of(run: Path) -> str | None:
+    """Where the recordings of a run were; None if it is none."""
     try:
-        data = json.loads((run / runs.METRICS_FILE).read_text())["data"]
+        return str(json.loads((run / runs.METRICS_FILE).read_text())["data"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read(data: str | None, *, sample_rate: int, progress: Progress) -> DecodedDataset:
+    """Recordings, whatever their labels, as far as they can still be read."""
+    nothing = DecodedDataset((), [], sample_rate, (), (), ())
+    if data is None:
+        return nothing
+    try:
+        listed = list_clips(data)
+        clips = tuple(replace(clip, label="") for clip in listed.clips)  # nothing to contradict
         return decode(
-            list_clips(data),
+            replace(listed, clips=clips),
             sample_rate=sample_rate,
             progress=lambda done, total: progress("reading the training set", done, total, ""),
+            training=False,
         )
-    except (OSError, ValueError, KeyError, TypeError, DataError):
-        return DecodedDataset((), [], sample_rate, (), (), ())
+    except DataError:
+        return nothing

@@ -61,7 +61,7 @@ def beside_negatives(labels: Iterable[str]) -> str:
     >>> beside_negatives(["dog", "noise"]), beside_negatives(["dog"])
     (' (noise is taken for none of the classes, by its name)', '')
     """
-    names = sorted(filter(is_negative, labels))
+    names = sorted(set(filter(is_negative, labels)))
     verb = "is" if len(names) == 1 else "are"
     by = "its name" if len(names) == 1 else "their names"
     listed = ", ".join(map(printable, names))

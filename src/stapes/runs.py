@@ -97,11 +97,10 @@ def check_resumable(folder: Path, *, of: str) -> None:
 
 def _command_of(folder: Path) -> str | None:
     """The command that wrote a run, or began to; None if nothing tells."""
-    if (folder / TRAININGS_FOLDER).exists():
-        return "crossval"
     with suppress(OSError, ValueError, TypeError, KeyError):
         return str(json.loads((folder / METRICS_FILE).read_text())["kind"])
-    return "train" if (folder / STATE_FILE).exists() else None
+    begun = {STATE_FILE: "train", TRAININGS_FOLDER: "crossval"}
+    return next((command for name, command in begun.items() if (folder / name).exists()), None)
 
 
 def forget_trainings(folder: Path) -> None:
@@ -115,8 +114,9 @@ def forget_trainings(folder: Path) -> None:
 
 def refuse_model_of(out: str | Path, model: str | Path) -> None:
     """Raise UsageError if a run in ``out`` would take the place of a model that is read."""
-    read = Path(model).resolve()
-    if read.exists() and Path(out).resolve() in (read, read.parent):
+    file = Path(model) / checkpoint.MODEL_FILE if Path(model).is_dir() else Path(model)
+    folders = file.parent.resolve(), file.resolve().parent  # of a link, and of what it leads to
+    if file.exists() and Path(out).resolve() in folders:
         raise UsageError(f"{out} is where the model {model} lies: give a place elsewhere")
 
 
