@@ -20,6 +20,7 @@ from stapes import (
     holdout,
     reporting,
 )
+from stapes.inference import load
 from stapes.terminal import print_metrics, say
 from tones import write_tone, write_tones
 
@@ -218,6 +219,18 @@ def test_explain_writes_once(stapes, run_folder, folder, tmp_path, explained):
     assert explained == {tmp_path / "figures": "a.wav"}
     assert "--overwrite" in stapes(*args).error
     assert stapes(*args, "--overwrite").code == 0
+
+
+def test_explain_says_what_predict_says(folder, tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(
+        "stapes.pages.clip.write_explanation", lambda _, given, **names: found.append(given)
+    )
+    explanation.explain("cats-dogs", folder / "b.wav", out=tmp_path / "x")
+    classifier = load("cats-dogs")
+    said = classifier.predict(folder / "b.wav").probabilities
+    assert classifier.model.calibration.clip_temperature != 1
+    assert found[0].probabilities.tolist() == pytest.approx(list(said.values()), abs=1e-5)
 
 
 def test_explain_refuses_what_makes_no_figure(stapes, run_folder, folder, tmp_path, monkeypatch):

@@ -45,6 +45,7 @@ def explain(
         classifier.network,
         recording.waveform,
         hop_length=classifier.hop_length(None),  # the answer that prediction gives
+        clip_temperature=classifier.model.calibration.clip_temperature,
         raw_kernels=classifier.model.tensors["convs.0.weight"],
     )
     try:

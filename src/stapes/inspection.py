@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stapes.calibration import scale
 from stapes.config import ModelConfig, same_padding
 from stapes.engine import BATCH, FoldedNetwork, probabilities
 from stapes.segments import Waveform, cut, pad, passes_gate, peaks, segment_starts
@@ -108,12 +109,12 @@ class ClipExplanation:
         n_samples: length of the clip before padding.
         label: the most probable class.
         probability: of that class.
-        probabilities: mean over the voting segments [n_classes].
+        probabilities: mean over the voting segments, calibrated [n_classes].
         row: row of the head that speaks of the label: 0 for two classes.
         logits: mean over the voting segments [R].
         starts: first sample of each segment [N].
         voting: whether it passes the gate [N].
-        segment_probabilities: [N, n_classes].
+        segment_probabilities: as trained [N, n_classes].
         timeline: when the network heard what.
         segment: the voting segment that speaks loudest for the label.
         head_weight: [R, C].
@@ -144,6 +145,7 @@ def explain_waveform(
     waveform: Waveform,
     *,
     hop_length: int | None = None,
+    clip_temperature: float = 1.0,
     raw_kernels: Floats | None = None,
 ) -> ClipExplanation:
     """Take the network's answer about a clip apart.
@@ -153,6 +155,7 @@ def explain_waveform(
         waveform: [T] at the network's sample rate.
         hop_length: samples between segment starts; by default the final frames' spacing, so
             that the frames of neighbouring segments fall on the same moments.
+        clip_temperature: of the model's calibration, so that the answer is that of prediction.
         raw_kernels: the first layer's kernels before normalisation [C, 1, K], to be shown too.
     """
     config = network.config
@@ -166,7 +169,7 @@ def explain_waveform(
     logits = contributions.sum(axis=2) + bias  # [N, R]
     shares = probabilities(logits.astype(np.float32))  # [N, n_classes]
     voting = passes_gate(highest, gate=config.gate)
-    voted = shares[voting].mean(axis=0)
+    voted = scale(shares[voting].mean(axis=0)[None], clip_temperature)[0]
     target = int(voted.argmax())
     loudest = int(np.where(voting, shares[:, target], -1.0).argmax())
     return ClipExplanation(

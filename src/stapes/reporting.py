@@ -130,6 +130,7 @@ def _explanations(
                 network,
                 waveform[: MAX_EXPLAINED_SECONDS * rate],
                 hop_length=model.config.segment_length,
+                clip_temperature=model.calibration.clip_temperature,
                 raw_kernels=model.tensors["convs.0.weight"],
             )
     return explained

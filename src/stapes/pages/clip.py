@@ -144,7 +144,7 @@ def _clip_words(explanation: ClipExplanation) -> dict[str, tuple[str, str]]:
             "How the answer adds up",
             f"How much each filter of the last layer heard on average, times its weight, one step"
             f" after the other: steps to the right speak for {towards}, to the left {left}."
-            " They end at the logit, and the logit is the probability in another form.",
+            " They end at the logit, which is the probability before calibration in another form.",
         ),
         "filters": (
             "The first layer's filters",
