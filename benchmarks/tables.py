@@ -141,6 +141,15 @@ def files_table() -> str:
     return table(("", "every 256 ms", "every 64 ms", "of it the network"), rows)
 
 
+def machine_line(name: str) -> str:
+    """What a benchmark ran on."""
+    machine = read(name)["machine"]
+    times = machine.get("processors_compute_times_one")
+    together = f" that compute {times:.1f} times what one computes" if times else ""
+    kernels = {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "SSE or NEON"}[machine["kernels"]]
+    return f"{machine['processor']}, {machine['processors']} processors{together}, {kernels}"
+
+
 def robustness_table() -> str:
     results = read("robustness")["results"]
     clean = results["as recorded"]
@@ -212,7 +221,9 @@ TABLES = (
     lambda: ladder_table("accuracy_cats_dogs"),
     lambda: ladder_table("accuracy_esc10"),
     speed_table,
+    lambda: f"{machine_line('train_step')}\n",
     files_table,
+    lambda: f"{machine_line('end_to_end')}\n",
     robustness_table,
     lambda: ablation_table("cats_dogs, classic, 15 epochs"),
     lambda: learning_table("cats_dogs, classic, 15 epochs"),

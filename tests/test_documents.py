@@ -31,7 +31,11 @@ def test_the_tables_of_the_readme_are_those_of_the_results(name):
     ("document", "name", "given"),
     [
         ("speed", "speed_table", ()),
+        ("speed", "machine_line", ("train_step",)),
+        ("speed", "machine_line", ("inference",)),
         ("speed", "files_table", ()),
+        ("speed", "machine_line", ("end_to_end",)),
+        ("speed", "machine_line", ("scaling",)),
         ("accuracy", "ladder_table", ("accuracy_cats_dogs",)),
         ("accuracy", "ladder_table", ("accuracy_esc10",)),
         ("accuracy", "robustness_table", ()),
