@@ -24,9 +24,9 @@ LOWEST_SHARE = 1 / 256
 N_TAPS = 63
 """Of the filters that give segments their frequency responses."""
 
-TILT_DB = (-90.0, 6.0)
-"""By how much noises rise from the lowest to the highest control point: those of wind, traffic and
-handling fall steeply."""
+TILT_DB, RUMBLE_TILT_DB, RUMBLE_ODDS = (-30.0, 6.0), (-90.0, -30.0), 0.125
+"""By how much noises rise from the lowest to the highest control point, and those of wind, traffic
+and handling, and how many are of these: few teach to bear them, more cost other recordings."""
 
 LOW_SHARE, RUMBLE_EXCESS = 300 / 8000, 4.0
 """What lies below this share of half the sample rate (300 Hz at 16 kHz) does not count in the level
@@ -222,7 +222,8 @@ class Noises:
 
 def noise_colours(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Control points in dB of rumble, hiss and what lies between: [n, P]."""
-    rise = rng.uniform(*TILT_DB, (n, 1))
+    rumbles = rng.random((n, 1)) < RUMBLE_ODDS
+    rise = np.where(rumbles, rng.uniform(*RUMBLE_TILT_DB, (n, 1)), rng.uniform(*TILT_DB, (n, 1)))
     tilt = rise * np.linspace(0.0, 1.0, N_CONTROL_POINTS)
     return tilt + rng.normal(0.0, 6.0, (n, N_CONTROL_POINTS))
 

@@ -187,8 +187,8 @@ class TrainingConfig:
     polarity: bool = True
     mixing: float = 1.0
     unmixed_share: float = 0.2
-    equaliser_db: float = 8.0
-    noise_db: float = 0.0
+    equaliser_db: float = 6.0
+    noise_db: float = -3.0
     negatives: float = 0.125
     validation_share: float = 0.0
     patience: int = 0
