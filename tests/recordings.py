@@ -33,3 +33,18 @@ def write_table(path: Path, *lines: str, encoding: str = "utf-8") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes("".join(f"{line}\n" for line in lines).encode(encoding, "surrogateescape"))
     return path
+
+
+def rustle(seconds: float, *, seed: int) -> np.ndarray:
+    """Noise that swells and fades at random, which nothing but itself resembles: float32 [T]."""
+    rng = np.random.default_rng(seed)
+    n = round(seconds * RATE)
+    knots = np.arange(0, n + 1600, 1600)
+    envelope = np.interp(np.arange(n), knots, rng.random(len(knots)))
+    return (0.3 * envelope * rng.normal(size=n)).astype(np.float32)
+
+
+def write_wave(path: Path, wave: np.ndarray) -> None:
+    """A recording of these samples [T], and the folders it lies in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wave, RATE)

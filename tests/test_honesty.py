@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from recordings import rustle, write_wave
 from stapes import experiment, reporting
 from stapes.account import accept, calibrate, suspicions
 from stapes.assessment import evaluate
@@ -20,27 +21,12 @@ from stapes.experiment import DataOptions
 from stapes.holdout import train
 from stapes.inference import SegmentOutputs, load
 from stapes.measurement import Measured
-from stapes.memory import shares_audio
 from stapes.progress import silent
 from stapes.splits import folds
 from tones import RATE, write_tones
 
 QUICK = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 4}
 CONFIG = ModelConfig(("cat", "dog"))
-
-
-def rustle(seconds: float, *, seed: int) -> np.ndarray:
-    """Noise that swells and fades at random, which nothing but itself resembles: float32 [T]."""
-    rng = np.random.default_rng(seed)
-    n = round(seconds * RATE)
-    knots = np.arange(0, n + 1600, 1600)
-    envelope = np.interp(np.arange(n), knots, rng.random(len(knots)))
-    return (0.3 * envelope * rng.normal(size=n)).astype(np.float32)
-
-
-def write(path: Path, wave: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, wave, RATE)
 
 
 @pytest.fixture
@@ -52,7 +38,7 @@ def overlapping(tmp_path) -> Path:
         for i in range(4):
             shared = long[: 3 * RATE] if i == 0 else long[RATE * 3 // 2 :]
             own = rustle(2, seed=10 * ord(label) + i)
-            write(root / label / f"{i}.wav", shared if (label, i < 2) == ("a", True) else own)
+            write_wave(root / label / f"{i}.wav", shared if (label, i < 2) == ("a", True) else own)
             rows.append(f"{label}/{i}.wav,{label},{1 + i % 2}")
     (root / "metadata.csv").write_text("\n".join(rows))
     return root
@@ -98,7 +84,7 @@ def test_folds_made_anew_keep_what_overlaps_together(overlapping):
 
 def test_a_recording_on_both_sides_of_a_split_is_refused_whatever_its_form(overlapping):
     whole, _ = soundfile.read(overlapping / "b/0.wav")
-    write(overlapping / "b/1.wav", (0.25 * whole).astype(np.float32))
+    write_wave(overlapping / "b/1.wav", (0.25 * whole).astype(np.float32))
     with pytest.raises(DataError, match=r"b/0.wav \(fold 1\) and b/1.wav \(fold 2\) are the same"):
         read(overlapping)
     for leaks in ("regroup", "allow"):
@@ -112,161 +98,26 @@ def test_a_test_part_is_refused_too_if_it_was_trained_on(tmp_path):
         for label in "ab":
             for i in range(4):
                 wave = rustle(1.5, seed=10 * ord(label) + first + i)
-                write(tmp_path / part / label / f"{i}.wav", wave)
+                write_wave(tmp_path / part / label / f"{i}.wav", wave)
     read(tmp_path)
     copy, _ = soundfile.read(tmp_path / "test/a/0.wav")
-    write(tmp_path / "train/a/copy.wav", (0.5 * copy).astype(np.float32))
+    write_wave(tmp_path / "train/a/copy.wav", (0.5 * copy).astype(np.float32))
     with pytest.raises(DataError, match=r"\(part test\).*\(part train\)"):
         read(tmp_path)
-
-
-def test_a_model_is_not_measured_on_what_it_learnt(run_folder, tones_folder, tmp_path):
-    n_held = len(json.loads((run_folder / "metrics.json").read_text())["held_out"])
-    with pytest.raises(DataError, match=f"the model learnt from {16 - n_held} of the 16"):
-        evaluate(run_folder, tones_folder)
-    others = evaluate(run_folder, tones_folder, leaks="regroup")
-    assert others["clips"]["n"] == n_held
-    assert "these are left out" in others["warnings"][-1]
-    everything = evaluate(run_folder, tones_folder, leaks="allow")
-    assert everything["clips"]["n"] == 16
-    assert "results are too good" in everything["warnings"][-1]
-
-
-def test_a_model_is_not_measured_on_what_overlaps_its_training_set(tmp_path):
-    for label in "ab":
-        for i in range(6):
-            write(tmp_path / "in" / label / f"{i}.wav", rustle(3, seed=10 * ord(label) + i))
-    train(tmp_path / "in", out=tmp_path / "run", **QUICK)
-    held = json.loads((tmp_path / "run" / "metrics.json").read_text())["held_out"]
-    learnt = [f"{x}/{i}.wav" for x in "ab" for i in range(6)]
-    learnt = [name for name in learnt if name not in {clip["name"] for clip in held}]
-    wave, _ = soundfile.read(tmp_path / "in" / learnt[0])
-    write(tmp_path / "new" / "a" / "cut.wav", (0.3 * wave[RATE // 2 :]).astype(np.float32))
-    write(tmp_path / "new" / "a" / "other.wav", rustle(2, seed=1))
-    with pytest.raises(DataError, match=r"learnt from 1 of the 2 recordings \(a/cut.wav\)"):
-        evaluate(tmp_path / "run", tmp_path / "new")
-    assert evaluate(tmp_path / "run", tmp_path / "new", leaks="regroup")["clips"]["n"] == 1
-
-
-def test_a_model_is_not_measured_on_other_events_of_files_that_it_learnt_from(tmp_path):
-    for label in "ab":
-        for i in range(4):
-            write(tmp_path / f"{label}{i}.wav", rustle(6, seed=10 * ord(label) + i))
-
-    def table(name: str, rows: list[str]) -> Path:
-        path = tmp_path / name
-        path.write_text("\n".join(["file_name,label,start_seconds,end_seconds", *rows]))
-        return path
-
-    files = [(x, f"{x}{i}.wav") for x in "ab" for i in range(4)]
-    first = table("first.csv", [f"{name},{label},0,2" for label, name in files])
-    train(first, out=tmp_path / "run", **QUICK)
-    held = {
-        clip["name"]
-        for clip in json.loads((tmp_path / "run" / "metrics.json").read_text())["held_out"]
-    }
-    assert held
-    later = table("later.csv", [f"{tmp_path / name},{label},3.5,5.5" for label, name in files])
-    with pytest.raises(DataError, match=f"learnt from {8 - len(held)} of the 8"):
-        evaluate(tmp_path / "run", later)
-    for model in ("run", "run/model.safetensors"):
-        assert evaluate(tmp_path / model, later, leaks="regroup")["clips"]["n"] == len(held)
-    copies = tmp_path / "copies"
-    copies.mkdir()
-    for _, name in files:
-        (copies / name).write_bytes((tmp_path / name).read_bytes())
-    (tmp_path / "later.csv").rename(copies / "later.csv")
-    moved = [f"{name},{label},3.5,5.5" for label, name in files]
-    with pytest.raises(DataError, match=f"learnt from {8 - len(held)} of the 8"):
-        evaluate(tmp_path / "run", table("copies/moved.csv", moved))
-
-
-def test_copies_do_not_hide_what_overlaps_the_training_set(tmp_path):
-    learnt = rustle(5, seed=1)
-    write(tmp_path / "in" / "x" / "a.wav", learnt)
-    for name, wave in {"a": learnt, "b": learnt[RATE:], "c": rustle(3, seed=2)}.items():
-        write(tmp_path / "new" / "x" / f"{name}.wav", wave)
-    asked, among = (
-        experiment.read(tmp_path / folder, silent, config=CONFIG)[0] for folder in ("new", "in")
-    )
-    assert shares_audio(asked, among, progress=silent) == [True, True, False]
-
-
-def test_a_memory_hears_recordings_whose_labels_were_corrected_and_tells_of_lost_ones(tmp_path):
-    data = tmp_path / "in"
-    for label in "ab":
-        for i in range(4):
-            write(data / label / f"{i}.wav", rustle(3, seed=10 * ord(label) + i))
-    (data / "b" / "wrong.wav").write_bytes((data / "a" / "0.wav").read_bytes())
-    (tmp_path / "fixed.csv").write_text("file_name,label,new_label\nb/wrong.wav,b,a\n")
-    run = tmp_path / "run"
-    train(data, out=run, labels=tmp_path / "fixed.csv", **QUICK)
-    held = {c["name"] for c in json.loads((run / "metrics.json").read_text())["held_out"]}
-    learnt = next(f"b/{i}.wav" for i in range(4) if f"b/{i}.wav" not in held)
-    wave, _ = soundfile.read(data / learnt)
-    write(tmp_path / "new" / "b" / "cut.wav", (0.5 * wave[RATE // 2 :]).astype(np.float32))
-    write(tmp_path / "new" / "a" / "other.wav", rustle(2, seed=1))
-    with pytest.raises(DataError, match=r"learnt from 1 of the 2 recordings \(b/cut.wav\)"):
-        evaluate(run, tmp_path / "new")
-    data.rename(tmp_path / "elsewhere")
-    assert any("no longer in" in warning for warning in evaluate(run, tmp_path / "new")["warnings"])
 
 
 # Foreign sounds and negatives.
 
 
-def test_foreign_sounds_are_counted_by_their_folder(run_folder, tmp_path):
-    for i in range(3):
-        write(tmp_path / "foreign" / "rain" / f"{i}.wav", rustle(1.5, seed=i))
-        write(tmp_path / "foreign" / "wind" / f"{i}.wav", rustle(1.5, seed=10 + i))
-    (tmp_path / "foreign" / "rain" / "bad.wav").write_bytes(b"no audio")
-    data = write_tones(tmp_path / "tones", n_each=2, seed=7)
-    metrics = evaluate(run_folder, data, foreign=[tmp_path / "foreign"])
-    assert [skip["name"] for skip in metrics["skipped"]] == ["foreign/rain/bad.wav"]
-    assert metrics["clips"]["n"] == 4
-    foreign = metrics["acceptance"]["foreign"]
-    assert foreign["n"] == 6
-    assert {label: part["n"] for label, part in foreign["by_label"].items()} == {
-        "rain": 3,
-        "wind": 3,
-    }
-    assert foreign["called_before"] == 1
-    with pytest.raises(DataError, match="no recordings in it"):
-        evaluate(run_folder, data, foreign=[tmp_path / "missing"])
-
-
 def test_a_folder_of_noise_is_no_class_but_something_to_tell_the_classes_from(tmp_path):
     data = write_tones(tmp_path / "in", n_each=6)
     for i in range(6):
-        write(data / "Noise" / f"{i}.wav", rustle(1.5, seed=i))
+        write_wave(data / "Noise" / f"{i}.wav", rustle(1.5, seed=i))
     metrics = train(data, out=tmp_path / "run", **QUICK)
     assert metrics["classes"] == ["high", "low"]
     assert metrics["clips"]["n"] == sum(map(sum, metrics["clips"]["confusion"]))
     assert metrics["acceptance"]["foreign"]["by_label"].keys() == {"Noise"}
     assert load(tmp_path / "run").classes == ("high", "low")
-
-
-def test_foreign_sounds_that_were_learnt_from_prove_nothing(run_folder, tones_folder, tmp_path):
-    data = write_tones(tmp_path / "tones", n_each=2, seed=7)
-    held = json.loads((run_folder / "metrics.json").read_text())["held_out"]
-    learnt = {f"{x}/{i}.wav" for x in ("high", "low") for i in range(8)}
-    learnt = sorted(learnt - {clip["name"] for clip in held})
-    foreign = tmp_path / "foreign"
-    write(foreign / "rain" / "0.wav", rustle(1.5, seed=0))
-    wave, _ = soundfile.read(tones_folder / learnt[0])
-    write(foreign / "tone" / "learnt.wav", wave)
-    wave, _ = soundfile.read(data / "low" / "0.wav")
-    write(foreign / "tone" / "judged.wav", 0.5 * wave)
-    metrics = evaluate(run_folder, data, foreign=[foreign])
-    assert metrics["acceptance"]["foreign"]["n"] == 1
-    assert any("foreign/tone/learnt.wav" in warning for warning in metrics["warnings"])
-    assert any("foreign/tone/judged.wav" in warning for warning in metrics["warnings"])
-    twice = evaluate(run_folder, data, foreign=[foreign, foreign / "rain"])
-    assert twice["acceptance"]["foreign"]["n"] == 1
-    with pytest.raises(DataError, match=r"share audio with recordings of the data.*give a folder"):
-        evaluate(run_folder, data, foreign=[data / "low"])
-    trained = train(data, out=tmp_path / "run", foreign=[foreign], **QUICK)
-    assert trained["acceptance"]["foreign"]["n"] == 2
 
 
 # What is said of the answers, from answers made up.
@@ -478,22 +329,9 @@ def test_nothing_is_thrown_away_before_the_new_run_has_read_all_it_needs(tmp_pat
     assert (run / "audacity" / "notes.doc").read_text() == "mine"
 
 
-def test_a_foreign_folder_may_be_called_like_a_class_and_hold_copies(run_folder, tmp_path):
-    for name in ("low", "rain"):
-        write(tmp_path / "foreign" / name / "0.wav", rustle(1.5, seed=0))
-    data = write_tones(tmp_path / "tones", n_each=2, seed=7)
-    metrics = evaluate(run_folder, data, foreign=[tmp_path / "foreign"])
-    assert metrics["clips"]["n"] == 4
-    assert metrics["acceptance"]["foreign"]["by_label"].keys() == {"low", "rain"}
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "0.wav").write_bytes(b"no audio")
-    with pytest.raises(DataError, match="bad: nothing"):
-        evaluate(run_folder, data, foreign=[tmp_path / "bad"])
-
-
 def test_negatives_may_be_few_and_in_one_fold(tmp_path):
     data = write_tones(tmp_path / "in", n_each=5)
-    write(data / "noise" / "0.wav", rustle(1.5, seed=0))
+    write_wave(data / "noise" / "0.wav", rustle(1.5, seed=0))
     assert train(data, out=tmp_path / "run", **QUICK)["classes"] == ["high", "low"]
     metrics = crossval(data, seeds=1, **QUICK)
     assert metrics["acceptance"]["foreign"]["by_label"]["noise"]["n"] == 1
@@ -510,13 +348,13 @@ def test_one_class_beside_noise_is_one_class(tmp_path):
 
 def test_only_noise_cannot_be_learnt(tmp_path):
     for seed, name in enumerate(("noise", "other")):
-        write(tmp_path / "in" / name / "0.wav", rustle(1.5, seed=seed))
+        write_wave(tmp_path / "in" / name / "0.wav", rustle(1.5, seed=seed))
     with pytest.raises(DataError, match=r"nothing of a class \(noise, other are taken for none"):
         train(tmp_path / "in", out=tmp_path / "run", **QUICK)
 
 
 def test_only_noise_cannot_be_judged(run_folder, tmp_path):
-    write(tmp_path / "noise" / "0.wav", rustle(1.5, seed=0))
+    write_wave(tmp_path / "noise" / "0.wav", rustle(1.5, seed=0))
     with pytest.raises(DataError, match="nothing but negatives"):
         evaluate(run_folder, tmp_path)
 
@@ -527,7 +365,7 @@ def test_only_noise_that_is_left_cannot_be_judged_either(tmp_path):
     held = json.loads((tmp_path / "run" / "metrics.json").read_text())["held_out"]
     for clip in held:
         (data / clip["name"]).unlink()
-    write(data / "noise" / "0.wav", rustle(1.5, seed=0))
+    write_wave(data / "noise" / "0.wav", rustle(1.5, seed=0))
     with pytest.raises(DataError, match="nothing but negatives"):
         evaluate(tmp_path / "run", data, leaks="regroup")
 
@@ -536,7 +374,7 @@ def test_a_test_part_of_noise_alone_is_refused_before_training(tmp_path):
     data = write_tones(tmp_path / "in" / "train", n_each=3)
     for part in ("train", "test"):
         for i in range(2):
-            write(
+            write_wave(
                 tmp_path / "in" / part / "noise" / f"{i}.wav", rustle(1.5, seed=10 * len(part) + i)
             )
     for label in ("high", "low"):
@@ -551,7 +389,7 @@ def test_a_fold_of_noise_alone_is_no_error(tmp_path):
     data = write_tones(tmp_path / "in", n_each=4)
     rows = [f"{x}/{i}.wav,{x},{1 + i % 2}" for x in ("high", "low") for i in range(4)]
     for i in range(2):
-        write(data / "noise" / f"{i}.wav", rustle(1.5, seed=i))
+        write_wave(data / "noise" / f"{i}.wav", rustle(1.5, seed=i))
         rows.append(f"noise/{i}.wav,noise,3")
     (data / "metadata.csv").write_text("\n".join(["file_name,label,fold", *rows]))
     metrics = crossval(data, seeds=1, **QUICK)

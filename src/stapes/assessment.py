@@ -53,30 +53,24 @@ def evaluate(
         )
     if out is not None:
         runs.refuse_inside(out, data, *chosen.foreign)
-        for path in (model, *([] if against is None else [against])):
-            runs.refuse_model_of(out, path)
+        runs.refuse_model_of(out, model, *([] if against is None else [against]))
     place = nullcontext() if out is None else runs.run_folder(out, overwrite=overwrite)
     with place as folder:
         decoded, audit = experiment.read(
             data, progress, config=classifier.config, options=replace(chosen, leaks="regroup")
         )
         _check_labels(decoded, classifier, data)
-        memory = Memory.of(classifier.model, model, progress=progress)
-        known = memory.knows(decoded, progress=progress)
+        memories = [Memory.of(classifier.model, model, progress=progress)]
         if other is not None and against is not None:
-            also = Memory.of(other.model, against, progress=progress)
-            known_too = also.knows(decoded, progress=progress)
-            known = [a or b for a, b in zip(known, known_too, strict=True)]
-        decoded = replace(decoded, warnings=(*decoded.warnings, *memory.warnings))
-        decoded = _without_known(decoded, known, chosen.leaks)
+            memories.append(Memory.of(other.model, against, progress=progress))
+        told = [warning for memory in memories for warning in memory.warnings]
+        decoded = replace(decoded, warnings=(*decoded.warnings, *told))
+        decoded = _without_known(decoded, _known(decoded, memories, progress), chosen.leaks)
         _check_labels(decoded, classifier, data)
         measured = measure(classifier.network, decoded.clips, decoded.waveforms, progress=progress)
         foreign = read_foreign(chosen.foreign, progress, beside=decoded)
-        foreign = strangers(
-            foreign,
-            known=memory.knows(foreign, progress=progress),
-            why="the model learnt from them",
-        )
+        learnt = _known(foreign, memories, progress)
+        foreign = strangers(foreign, known=learnt, why="the model learnt from them")
         others = measure_foreign(classifier.network, foreign.clips, foreign.waveforms)
         unheard = Measured.join([measured, others])
         metrics = account.assess(classifier.model, unheard)
@@ -103,6 +97,12 @@ def _check_labels(decoded: DecodedDataset, classifier: Classifier, data: str | P
             f"{data}: label {unknown[0]!r} is not a class of the model"
             f" ({', '.join(classifier.classes)}); rename the folder or the label"
         )
+
+
+def _known(decoded: DecodedDataset, memories: Sequence[Memory], progress: Progress) -> list[bool]:
+    """For each clip, whether any of the models learnt from it."""
+    answers = [memory.knows(decoded, progress=progress) for memory in memories]
+    return [any(row) for row in zip(*answers, strict=True)]
 
 
 def _without_known(decoded: DecodedDataset, known: Sequence[bool], leaks: Leaks) -> DecodedDataset:

@@ -112,12 +112,13 @@ def forget_trainings(folder: Path) -> None:
         place.rmdir()
 
 
-def refuse_model_of(out: str | Path, model: str | Path) -> None:
+def refuse_model_of(out: str | Path, *models: str | Path) -> None:
     """Raise UsageError if a run in ``out`` would take the place of a model that is read."""
-    file = Path(model) / checkpoint.MODEL_FILE if Path(model).is_dir() else Path(model)
-    folders = file.parent.resolve(), file.resolve().parent  # of a link, and of what it leads to
-    if file.exists() and Path(out).resolve() in folders:
-        raise UsageError(f"{out} is where the model {model} lies: give a place elsewhere")
+    for model in models:
+        file = Path(model) / checkpoint.MODEL_FILE if Path(model).is_dir() else Path(model)
+        folders = file.parent.resolve(), file.resolve().parent  # of a link, and of what it leads to
+        if file.exists() and Path(out).resolve() in folders:
+            raise UsageError(f"{out} is where the model {model} lies: give a place elsewhere")
 
 
 def refuse_inside(out: str | Path, *data: str | Path) -> None:
