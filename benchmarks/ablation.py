@@ -38,6 +38,7 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "without mixing": {"mixing": 0.0},
     "mixing to the end": {"unmixed_share": 0.0},
     "without speed": {"speed": 0.0},
+    "without the low cut": {"low_cut": False},
     "without polarity": {"polarity": False},
     "without equaliser and noise": {"equaliser_db": 0.0},
     "equaliser 8 dB, noise up to 0 dB": {"equaliser_db": 8.0, "noise_db": 0.0},

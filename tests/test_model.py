@@ -133,6 +133,25 @@ def test_folded_network_equals_torch(config):
     np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=1e-4)
 
 
+def test_with_a_low_cut_nothing_at_0_hz_is_heard_and_little_close_to_it():
+    config = ModelConfig(("a", "b"), n_layers=1, n_filters=8)
+    taps = state(Network(config, low_cut=True))["convs.0.weight"][:, 0]  # [C, K]
+    gains = np.abs(np.fft.rfft(taps.astype(np.float64), 16_000))  # [C, 8001], one a Hz
+    assert gains[:, 0].max() < 1e-7
+    assert (gains[:, 50] < 0.05 * gains.max(axis=1)).all()  # as the seed draws them
+    network = Network(config, low_cut=True).eval()
+    segments = torch.randn(2, 16_000)
+    with torch.no_grad():
+        frames = [network(segments + offset) for offset in (0.0, 3.0)]
+    # All but the one frame that hears the padding are the same.
+    np.testing.assert_allclose(*frames, atol=1e-3)
+
+
+def test_a_filter_of_one_tap_stays_for_it_has_no_other_gain():
+    network = Network(ModelConfig(("a", "b"), n_layers=2, kernel_size=(1, 3)), low_cut=True)
+    assert state(network)["convs.0.weight"].all()
+
+
 def test_the_unit_for_none_folds_too_and_takes_its_share():
     network = Network(CLASSIC, with_none=True).eval()
     random_statistics(network, seed=1)

@@ -21,8 +21,9 @@ WEIGHT_DECAY, RATE, PACE = 0.05, 0.01, 0.3
 class Plain(nn.Module):
     """The network of PyTorch's modules, whose names are those of a saved model."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, low_cut: bool) -> None:
         super().__init__()
+        self.low_cut = low_cut
         sizes = [1] + [config.n_filters] * config.n_layers
         self.convs = nn.ModuleList(nn.Conv1d(i, o, 3, 2) for i, o in itertools.pairwise(sizes))
         self.norms = nn.ModuleList(nn.BatchNorm1d(n, NORMALISATION_EPSILON) for n in sizes[1:])
@@ -32,7 +33,11 @@ class Plain(nn.Module):
     def forward(self, segments):
         x = segments[:, None]
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = F.relu(norm(conv(F.pad(x, same_padding(x.shape[-1], kernel_size=3, stride=2)))))
+            weight = conv.weight
+            if self.low_cut and conv is self.convs[0]:
+                weight = weight - weight.sum(dim=2, keepdim=True) / 3
+            padded = F.pad(x, same_padding(x.shape[-1], kernel_size=3, stride=2))
+            x = F.relu(norm(F.conv1d(padded, weight, conv.bias, stride=2)))
         pooled = x.mean(dim=-1)
         return torch.cat([self.head(pooled), self.none(pooled)], dim=1)
 
@@ -41,9 +46,9 @@ def floats(module: nn.Module) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in module.state_dict().items() if v.is_floating_point()}
 
 
-def stepper(device: str = "cpu") -> Stepper:
+def stepper(device: str = "cpu", *, low_cut: bool = True) -> Stepper:
     torch.manual_seed(0)
-    network = Network(CONFIG, with_none=True).to(device)
+    network = Network(CONFIG, with_none=True, low_cut=low_cut).to(device)
     return Stepper(network, weight_decay=WEIGHT_DECAY)
 
 
@@ -54,9 +59,10 @@ def batch(seed: int, device: str = "cpu") -> Batch:
     return Batch(segments.to(device), targets.to(device), np.arange(6))
 
 
-def test_steps_are_those_of_pytorchs_modules_and_adamw():
-    ours = stepper()
-    plain = Plain(CONFIG)
+@pytest.mark.parametrize("low_cut", [False, True])
+def test_steps_are_those_of_pytorchs_modules_and_adamw(low_cut):
+    ours = stepper(low_cut=low_cut)
+    plain = Plain(CONFIG, low_cut=low_cut)
     missing = plain.load_state_dict(ours.network.tensors(), strict=False).missing_keys
     assert all(name.endswith("num_batches_tracked") for name in missing)
     for i in range(CONFIG.n_layers):
@@ -77,6 +83,8 @@ def test_steps_are_those_of_pytorchs_modules_and_adamw():
         right = (logits.argmax(dim=1) == given.targets.argmax(dim=1)).double().mean()
         assert told == (pytest.approx(loss.item(), rel=1e-4), pytest.approx(right.item()))
     for found, wanted in [(ours.network, floats(plain)), (ours.average, average)]:
+        if low_cut:
+            wanted["convs.0.weight"] -= wanted["convs.0.weight"].mean(dim=2, keepdim=True)
         assert found.tensors().keys() == wanted.keys()
         for name, tensor in found.tensors().items():
             # A running mean holds its bias of today and not of the steps before.

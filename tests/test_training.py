@@ -224,6 +224,14 @@ def test_without_negatives_there_is_no_unit_for_them():
     assert np.allclose(probabilities(logits, none), probabilities(logits))
 
 
+@pytest.mark.parametrize("low_cut", [True, False])
+def test_a_network_trained_with_a_low_cut_hears_no_offset(low_cut):
+    settings = TrainingConfig(epochs=1, steps_per_epoch=4, low_cut=low_cut)
+    best = fit(CONFIG, settings, training=tones(), validation=None).best
+    at_0_hz = np.abs(best["convs.0.weight"].sum(axis=2))
+    assert at_0_hz.max() < 1e-6 if low_cut else at_0_hz.min() > 1e-4
+
+
 def vars_of(settings: TrainingConfig) -> dict:
     from stapes.config import as_dict
 

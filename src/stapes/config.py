@@ -158,6 +158,8 @@ class TrainingConfig:
         learning_rate: peak of the one-cycle schedule.
         weight_decay: of AdamW, decoupled.
         averaging: decay a step of the exponential average of the weights; 0 is off.
+        low_cut: the filters of the first block let nothing through at 0 Hz, and little of what is
+            far below their range, such as rumble.
         speed: segments play up to this share faster or slower; 0 is off.
         polarity: turn half of the segments upside down.
         mixing: alpha of the Beta distribution of between-class mixing; 0 is off.
@@ -165,8 +167,7 @@ class TrainingConfig:
             network ends with sounds like those it will hear.
         equaliser_db: standard deviation of the random frequency response; 0 is off, and then no
             noise is added either.
-        noise_db: loudest added noise against the segment, in dB; rumble may be 12 dB louder, where
-            little of it lies above 300 Hz.
+        noise_db: loudest added noise against the segment, in dB.
         negatives: share of each batch that is none of the classes: made up, and half of it the
             user's own where there are any; 0 is off, and the network then takes everything for
             one of its classes.
@@ -183,6 +184,7 @@ class TrainingConfig:
     learning_rate: float = 0.01
     weight_decay: float = 0.05
     averaging: float = 0.995
+    low_cut: bool = True
     speed: float = 0.15
     polarity: bool = True
     mixing: float = 1.0
@@ -215,6 +217,7 @@ class TrainingConfig:
         _check_range(self, "negatives", 0.0, 0.5)
         _check_range(self, "validation_share", 0.0, 0.5)
         _check_range(self, "patience", 0, 100_000)
+        _check_switch(self, "low_cut")
         _check_switch(self, "polarity")
         if self.patience and not self.validation_share:
             raise UsageError(

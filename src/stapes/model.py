@@ -29,15 +29,18 @@ class Network(nn.Module):
 
     statistics: Tensor
 
-    def __init__(self, config: ModelConfig, *, with_none: bool = False) -> None:
+    def __init__(
+        self, config: ModelConfig, *, with_none: bool = False, low_cut: bool = False
+    ) -> None:
         """Draw the initial weights from torch's current random state.
 
         Args:
             config: the network's numbers.
             with_none: one more unit beside the head, for what is none of the classes.
+            low_cut: hear nothing at 0 Hz, see :meth:`used`.
         """
         super().__init__()
-        self.config = config
+        self.config, self.low_cut = config, low_cut
         self.blocks = Blocks(config.channels, config.kernel_sizes, config.strides)
         self.scratch = Scratch()
         initial = _initial(config, with_none=with_none)
@@ -48,24 +51,40 @@ class Network(nn.Module):
 
     def forward(self, segments: Tensor) -> Tensor:
         """Logits of normalised segments, that of "none" last: [B, T] -> [B, n_outputs (+ 1)]."""
+        flat = self.used(self.flat)
         if not self.training:
-            return torch_logits(segments, self.flat, self.statistics, self.blocks, training=False)
-        logits, found = training_logits(segments, self.flat, self.blocks, scratch=self.scratch)
+            return torch_logits(segments, flat, self.statistics, self.blocks, training=False)
+        logits, found = training_logits(segments, flat, self.blocks, scratch=self.scratch)
         self.statistics.lerp_(found, MOMENTUM)
         return logits
 
     def training_pass(self, segments: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Logits in training, and what makes of their gradient that of ``flat``, once."""
-        flat, blocks = self.flat, self.blocks
+        flat, blocks = self.used(self.flat), self.blocks
         logits, found, gradient = training_pass(segments, flat, blocks, scratch=self.scratch)
         with torch.no_grad():
             self.statistics.lerp_(found, MOMENTUM)
-        return logits, gradient
+        return logits, lambda d_logits: self.used(gradient(d_logits))
+
+    def used(self, flat: Tensor) -> Tensor:
+        """Parameters as they are used: [n] -> [n].
+
+        With a low cut, each filter of the first block less the mean of its taps. Its gain rises
+        with the frequency from none at 0 Hz, so rumble of wind and handling is hardly heard. The
+        same map makes of the gradient of these that of ``flat``. A filter of one tap has no other
+        gain, and stays.
+        """
+        shape = self.config.kernel_shapes[0]
+        if not self.low_cut or shape[-1] == 1:
+            return flat
+        first, rest = flat.tensor_split([math.prod(shape)])
+        taps = first.view(shape)
+        return torch.cat([(taps - taps.mean(dim=2, keepdim=True)).flatten(), rest])
 
     def tensors(self) -> dict[str, Tensor]:
-        """The parameters, as views, and running statistics by the names of a saved model."""
+        """The parameters in use and running statistics by the names of a saved model."""
         sizes = [math.prod(shape) for shape in self._shapes.values()]
-        parts = self.flat.detach().split_with_sizes(sizes)
+        parts = self.used(self.flat.detach()).split_with_sizes(sizes)
         flat = zip(self._shapes.items(), parts, strict=True)
         named = {name: part.view(shape) for (name, shape), part in flat}
         means, variances = (row.split_with_sizes(self.blocks.channels) for row in self.statistics)

@@ -35,6 +35,7 @@ ROWS = ("notebook", "notebook_blind", "split_by_file", "honest")
 PLAIN = TrainingConfig(
     epochs=15,
     averaging=0.0,
+    low_cut=False,
     speed=0.0,
     mixing=0.0,
     polarity=False,

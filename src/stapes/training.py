@@ -160,8 +160,8 @@ def check_device(settings: TrainingConfig) -> None:
 def _begin(config: ModelConfig, settings: TrainingConfig) -> State:
     check_device(settings)
     torch.manual_seed(settings.seed)
-    network = Network(config, with_none=settings.n_negatives > 0).to(settings.device)
-    return State(Stepper(network, weight_decay=settings.weight_decay))
+    network = Network(config, with_none=settings.n_negatives > 0, low_cut=settings.low_cut)
+    return State(Stepper(network.to(settings.device), weight_decay=settings.weight_decay))
 
 
 def _take_step(
