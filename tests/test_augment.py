@@ -103,13 +103,19 @@ def test_silence_stays_silent():
 
 
 def fresh_noises(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Noises of random colours, each made from its own spectrum, of expected RMS 1."""
-    n_bins = LENGTH // 2 + 1
-    amplitudes = decibels_at(np.arange(n_bins) / (n_bins - 1), augment.noise_colours(n, rng))
+    """Noises of random colours, each made from its own spectrum, and cut so that they do not close.
+
+    What a high-pass filter of 300 Hz leaves of them has an expected RMS of 1, or they have 4.
+    """
+    n_bins = LENGTH + 1
+    share = np.arange(n_bins) / (n_bins - 1)
+    amplitudes = decibels_at(share, augment.noise_colours(n, rng))
     amplitudes = 10 ** (amplitudes / 20)
-    amplitudes /= np.sqrt(np.square(amplitudes).mean(axis=1, keepdims=True))
-    parts = rng.uniform(-0.5, 0.5, (n, n_bins, 2)) * np.sqrt(6.0 * LENGTH)
-    return np.fft.irfft((parts[..., 0] + 1j * parts[..., 1]) * amplitudes, LENGTH)
+    heard = np.where(share >= 300 / 8000, amplitudes, 0)
+    rms, heard_rms = (np.sqrt(np.square(a).mean(axis=1)) for a in (amplitudes, heard))
+    amplitudes /= np.maximum(heard_rms, rms / 4)[:, None]
+    parts = rng.uniform(-0.5, 0.5, (n, n_bins, 2)) * np.sqrt(12.0 * LENGTH)
+    return np.fft.irfft((parts[..., 0] + 1j * parts[..., 1]) * amplitudes, 2 * LENGTH)[:, :LENGTH]
 
 
 def pieces_of(stock: Noises, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -132,12 +138,12 @@ def test_noises_in_stock_are_like_fresh_ones():
     wanted = fresh_noises(2000, rng)
     for noises in (found, wanted):
         rms = np.sqrt(np.square(noises).mean(axis=1))
-        assert np.median(rms) == pytest.approx(1, abs=0.03)
-        assert np.percentile(rms, [1, 99]) == pytest.approx([1, 1], abs=0.35)
+        assert 1 < np.median(rms) < 1.3
+        assert (rms < 8).all() and 0.05 < (rms > 3).mean() < 0.2  # rumble
     shares = [5, 25, 50, 75, 95]
     one, other = (np.percentile(octaves_db(n), shares, axis=0) for n in (found, wanted))
-    np.testing.assert_allclose(one, other, atol=2.5)  # dB; 256 colours against 2000
-    assert np.abs(one - other).mean() < 0.8
+    np.testing.assert_allclose(one, other, atol=3.5)  # dB; 256 colours against 2000
+    assert np.abs(one - other).mean() < 1.2
 
 
 def test_pieces_of_one_noise_differ():
@@ -150,7 +156,7 @@ def test_pieces_of_one_noise_differ():
 
 
 def test_noise_lies_between_its_levels():
-    """Tones of one frequency: what is left without it is noise."""
+    """Tones of one frequency: what is left without it is noise, and above 300 Hz it counts."""
     settings = TrainingConfig(mixing=0, equaliser_db=1e-6, noise_db=-10.0)
     vary = Augmenter(CONFIG, settings, rng=np.random.default_rng(0))
     tone = torch.sin(2 * math.pi * torch.arange(LENGTH) / 8).repeat(64, 1)
@@ -160,7 +166,11 @@ def test_noise_lies_between_its_levels():
     noise = spectrum.sum(axis=1) - spectrum[:, at - 3 : at + 4].sum(axis=1)
     levels = 10 * np.log10(noise / spectrum[:, at])
     assert augment.QUIETEST_NOISE_DB - 2 < levels.min() < -40
-    assert -20 < levels.max() < -8
+    assert -6 < levels.max() < 4  # rumble, 12 dB louder than the loudest noise at most
+    counting = 10 * np.log10(
+        (noise - spectrum[:, : LENGTH * 3 // 160].sum(axis=1)) / spectrum[:, at]
+    )
+    assert -20 < counting.max() < -8
 
 
 @pytest.mark.parametrize("turned", [True, False])

@@ -24,6 +24,14 @@ LOWEST_SHARE = 1 / 256
 N_TAPS = 63
 """Of the filters that give segments their frequency responses."""
 
+TILT_DB, RUMBLE_TILT_DB, RUMBLE_ODDS = (-30.0, 6.0), (-90.0, -30.0), 0.125
+"""By how much noises rise from the lowest to the highest control point, and those of wind, traffic
+and handling, and how many are of these: few teach to bear them, more cost other recordings."""
+
+LOW_SHARE, RUMBLE_EXCESS = 300 / 8000, 4.0
+"""What lies below this share of half the sample rate (300 Hz at 16 kHz) does not count in the level
+of a noise, up to this factor: rumble is seldom as quiet as what else is heard."""
+
 N_NOISES, NOISE_SAMPLES = (16, 256), 2**23
 """Fewest and most noises made for a training, and samples in all if that many are not too few."""
 
@@ -202,19 +210,37 @@ class Noises:
         points_db = noise_colours(self._n_noises, rng)
         spectrum *= torch.from_numpy(responses(points_db, length + 1))
         waveforms = torch.fft.irfft(spectrum, n=2 * length)
-        waveforms /= waveforms.square().mean(dim=1, keepdim=True).sqrt()
+        rms = waveforms.square().mean(dim=1, keepdim=True).sqrt()
+        waveforms *= torch.from_numpy(excesses(points_db, length + 1))[:, None] / rms
         self.flat = waveforms.flatten().to(device)
 
     def places(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Where random pieces of random noises begin, of RMS about 1: [n]."""
+        """Where random pieces of random noises begin, of RMS about 1 but for rumble: [n]."""
         rows = rng.integers(self._n_noises, size=n)
         return 2 * self._length * rows + rng.integers(self._length + 1, size=n)
 
 
 def noise_colours(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Control points in dB of rumble, hiss and what lies between: [n, P]."""
-    tilt = rng.uniform(-30.0, 6.0, (n, 1)) * np.linspace(0.0, 1.0, N_CONTROL_POINTS)
+    rumbles = rng.random((n, 1)) < RUMBLE_ODDS
+    rise = np.where(rumbles, rng.uniform(*RUMBLE_TILT_DB, (n, 1)), rng.uniform(*TILT_DB, (n, 1)))
+    tilt = rise * np.linspace(0.0, 1.0, N_CONTROL_POINTS)
     return tilt + rng.normal(0.0, 6.0, (n, N_CONTROL_POINTS))
+
+
+def excesses(points_db: NDArray[np.float64], n_bins: int) -> NDArray[np.float32]:
+    """By how much noises are stronger than what counts of them, at most :data:`RUMBLE_EXCESS`.
+
+    Args:
+        points_db: their control points [B, P].
+        n_bins: frequencies that they are made of.
+
+    Returns:
+        [B].
+    """
+    power = np.square(responses(points_db, n_bins), dtype=np.float64)
+    counting = power[:, round(LOW_SHARE * (n_bins - 1)) :].sum(axis=1) / power.sum(axis=1)
+    return _single(1 / np.maximum(np.sqrt(counting), 1 / RUMBLE_EXCESS))
 
 
 @lru_cache(maxsize=4)

@@ -167,7 +167,8 @@ class TrainingConfig:
             network ends with sounds like those it will hear.
         equaliser_db: standard deviation of the random frequency response; 0 is off, and then no
             noise is added either.
-        noise_db: loudest added noise against the segment, in dB.
+        noise_db: loudest added noise against the segment, in dB; rumble may be 12 dB louder, where
+            little of it lies above 300 Hz.
         negatives: share of each batch that is none of the classes: made up, and half of it the
             user's own where there are any; 0 is off, and the network then takes everything for
             one of its classes.
