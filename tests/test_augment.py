@@ -30,6 +30,9 @@ def one_hot() -> np.ndarray:
 def test_mixing_draws_shares_and_partners():
     share, partners = mixing(64, alpha=1.0, rng=np.random.default_rng(0))
     assert sorted(partners) == list(range(64))
+    for seed in range(20):  # a segment mixed with itself, of another polarity, would be silence
+        _, others = mixing(8, alpha=1.0, rng=np.random.default_rng(seed))
+        assert sorted(others) == list(range(8)) and (others != np.arange(8)).all()
     assert share.min() >= 0 and share.max() <= 1 and share.std() > 0.2
     share, partners = mixing(64, alpha=0.0, rng=np.random.default_rng(0))
     assert (share == 1).all() and partners.tolist() == list(range(64))

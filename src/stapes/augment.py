@@ -159,7 +159,9 @@ def mixing(
     """
     if alpha == 0:
         return np.ones(n_batch), np.arange(n_batch)
-    return rng.beta(alpha, alpha, n_batch), rng.permutation(n_batch)
+    order, partners = rng.permutation(n_batch), np.empty(n_batch, np.int64)
+    partners[order] = np.roll(order, 1)  # one cycle through all: none is its own partner
+    return rng.beta(alpha, alpha, n_batch), partners
 
 
 def filters(points_db: NDArray[np.float64]) -> NDArray[np.float64]:
