@@ -286,12 +286,24 @@ def test_a_short_clip_is_padded_and_says_so(classifier, n_samples):
     assert padded.probabilities == pytest.approx(prediction.probabilities)
 
 
-def test_whole_numbers_and_doubles_are_waveforms_too(classifier):
+def test_doubles_are_waveforms_too(classifier):
     wave = tone("high", seed=3)
-    wanted = classifier.predict(wave).probabilities
-    assert classifier.predict(wave.astype(np.float64)).probabilities == wanted
-    scaled = np.round(wave * 10 ** (84 / 20)).astype(np.int16)  # gains go in steps of 12 dB
-    assert classifier.predict(scaled).probabilities == pytest.approx(wanted, abs=1e-3)
+    assert (
+        classifier.predict(wave.astype(np.float64)).probabilities
+        == classifier.predict(wave).probabilities
+    )
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("signed", [True, False])
+def test_whole_numbers_go_over_the_range_of_their_type(run_folder, bits, signed):
+    classifier = load(run_folder)  # which knows what recordings are like
+    wave = 0.5 * tone("high", seed=3)
+    full, kind = 2 ** (bits - 1), f"int{bits}" if signed else f"uint{bits}"
+    whole = (np.round(wave.astype(np.float64) * full) + (0 if signed else full)).astype(kind)
+    wanted, found = classifier.predict(wave), classifier.predict(whole)
+    assert found.flags == wanted.flags  # such as being at full scale
+    assert found.probabilities == pytest.approx(wanted.probabilities, abs=1e-3)
 
 
 WRONG = {

@@ -1,6 +1,7 @@
 """What a model learnt from is no test of it, nor of what it takes for one of its classes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from stapes.assessment import evaluate
 from stapes.config import ModelConfig
 from stapes.errors import DataError
 from stapes.holdout import train
-from stapes.memory import shares_audio
+from stapes.inference import load
+from stapes.memory import Memory, shares_audio
 from stapes.progress import silent
 from tones import RATE, write_tones
 
@@ -31,6 +33,26 @@ def test_a_model_is_not_measured_on_what_it_learnt(run_folder, tones_folder, tmp
     everything = evaluate(run_folder, tones_folder, leaks="allow")
     assert everything["clips"]["n"] == 16
     assert "results are too good" in everything["warnings"][-1]
+
+
+def test_where_the_model_learnt_from_everything_no_option_helps(run_folder, tones_folder, tmp_path):
+    held = {c["name"] for c in json.loads((run_folder / "metrics.json").read_text())["held_out"]}
+    data = shutil.copytree(tones_folder, tmp_path / "in")
+    for name in held:
+        (data / name).unlink()
+    for leaks in ("refuse", "regroup"):
+        with pytest.raises(DataError, match="give others, or --leaks allow"):
+            evaluate(run_folder, data, leaks=leaks)
+
+
+def test_only_the_run_that_made_a_model_says_what_it_learnt_from(run_folder, tmp_path, monkeypatch):
+    """What lies beside a copy, or in a folder with the name of a shipped model, does not."""
+    judged = write_tones(tmp_path / "other", n_each=2, seed=5)
+    evaluate(run_folder, judged, out=tmp_path / "copy")
+    copy = evaluate(tmp_path / "copy", judged)
+    assert not any("learnt from" in warning for warning in copy["warnings"])
+    monkeypatch.chdir(run_folder)
+    assert not Memory.of(load(run_folder).model, "cats-dogs", progress=silent).clips.clips
 
 
 def test_a_model_is_not_measured_on_what_overlaps_its_training_set(tmp_path):

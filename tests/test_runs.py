@@ -1,10 +1,12 @@
 """One run a folder: locked, never overwritten unasked, never inside what is read."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
+from stapes import runs
 from stapes.errors import StapesError, UsageError
 from stapes.files import TEMPORARY_PREFIX
 from stapes.runs import FILES, LOCK_FILE, clear, refuse_inside, refuse_model_of, run_folder
@@ -61,6 +63,18 @@ def test_the_lock_of_a_killed_run_holds_nobody_up(tmp_path):
     (tmp_path / LOCK_FILE).write_text("99999999")
     with run_folder(tmp_path, resume=False, overwrite=False) as folder:
         assert (folder / LOCK_FILE).read_text() == str(os.getpid())
+
+
+def test_a_file_system_without_locks_is_told_by_name(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(runs.fcntl, "flock", refuse)
+    with (
+        pytest.raises(StapesError, match=rf"{tmp_path}: its file system has no locks"),
+        run_folder(tmp_path),
+    ):
+        pytest.fail("the run went on")
 
 
 def test_orphaned_temporary_files_are_cleaned(tmp_path):

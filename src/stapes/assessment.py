@@ -117,7 +117,9 @@ def _without_known(decoded: DecodedDataset, known: Sequence[bool], leaks: Leaks)
     told = f"the model learnt from {len(names)} of the {len(known)} recordings ({listing(names)})"
     if leaks == "allow":
         return replace(decoded, warnings=(*decoded.warnings, f"{told}; results are too good"))
-    if leaks == "refuse" or all(known):
+    if all(known):
+        raise DataError(f"{told}: give others, or --leaks allow for results that are too good")
+    if leaks == "refuse":
         raise DataError(f"{told}: --leaks regroup leaves them out, --leaks allow keeps them")
     left = decoded.only([i for i, is_known in enumerate(known) if not is_known])
     return replace(left, warnings=(*decoded.warnings, f"{told}; these are left out"))

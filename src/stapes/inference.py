@@ -269,7 +269,8 @@ class Classifier:
         """Classify one recording.
 
         Args:
-            source: a file, its bytes, or a waveform [T].
+            source: a file, its bytes, or a waveform [T]: real numbers within 1, or whole numbers
+                over the range of their type.
             sample_rate: of a waveform, in Hz; the model's own if not given.
             hop: seconds between segments, "dense", or None for a quarter of a segment.
             vote: how the segments' answers become the recording's.
@@ -315,6 +316,10 @@ class Classifier:
     def _resampled(self, waveform: Waveform, sample_rate: int | None) -> Waveform:
         if waveform.ndim != 1 or not len(waveform) or waveform.dtype.kind not in "fiu":
             raise ValueError(f"a waveform is [T], real: this is {waveform.dtype} {waveform.shape}")
+        if waveform.dtype.kind in "iu":
+            limits = np.iinfo(waveform.dtype)
+            middle = (int(limits.max) + int(limits.min) + 1) // 2
+            waveform = (waveform.astype(np.float64) - middle) / (int(limits.max) + 1 - middle)
         waveform = waveform.astype(np.float32, copy=False)
         if not np.isfinite(waveform).all():
             raise ValueError("the waveform has samples that are not finite")

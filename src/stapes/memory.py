@@ -42,8 +42,7 @@ class Memory:
         """
         written = str(model.about.get("recordings", ""))
         marks = {written[i : i + MARK_LENGTH] for i in range(0, len(written), MARK_LENGTH)}
-        run = Path(path) if Path(path).is_dir() else Path(path).parent
-        data = _data_of(run)
+        data = _data_of(Path(path))
         rate = model.config.sample_rate
         if not marks or data is None:
             return cls(frozenset(marks), _read(None, sample_rate=rate, progress=progress))
@@ -98,10 +97,13 @@ def _files(clips: Sequence[Clip]) -> list[str]:
     return [os.fspath(first.get(path, path)) for path in paths]
 
 
-def _data_of(run: Path) -> str | None:
-    """Where the recordings of a run were; None if it is none."""
+def _data_of(model: Path) -> str | None:
+    """Where the recordings are that a model was made from; None if it does not lie in that run."""
+    run = model if model.is_dir() else model.parent
     try:
-        return str(json.loads((run / runs.METRICS_FILE).read_text())["data"])
+        metrics = json.loads((run / runs.METRICS_FILE).read_text())
+        made_here = model.exists() and metrics["kind"] in ("train", "crossval")
+        return str(metrics["data"]) if made_here else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

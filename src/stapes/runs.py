@@ -156,6 +156,10 @@ def _take(lock: IO[str], folder: Path) -> None:
         lock.seek(0)
         owner = lock.read().strip() or "unknown"
         raise StapesError(f"{folder}: process {owner} is training there; wait or end it") from error
+    except OSError as error:
+        raise StapesError(
+            f"{folder}: its file system has no locks ({error.strerror}); choose another"
+        ) from error
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
