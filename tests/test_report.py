@@ -156,6 +156,14 @@ def sections(page):
     return set(page.ids) - {i for i in page.ids if re.search(r"-\d+$", i)}
 
 
+def test_the_report_says_which_classes_refuse_nothing():
+    metrics = crossval_metrics(NAMES)
+    metrics["acceptance"]["thresholds"] = {"cat": 0.0, "dog": 0.87}
+    page = check_standalone(render(metrics))
+    assert page.has("fewer than 19 sources were called has none, and nothing called it is refused")
+    assert page.has("cat off 94.6 %") and page.has("dog 87.0 % 94.6 %")
+
+
 def test_the_report_shows_the_numbers_of_the_metrics():
     metrics = crossval_metrics(NAMES)
     page = check_standalone(render(metrics, history=history(), recording=tone))

@@ -165,7 +165,8 @@ def _accepted(
 ) -> dict[str, Any]:
     """What of each class is accepted, and what of the sounds that are of none."""
     known, foreign = measured.known, measured.foreign
-    told = fitted.as_dict() | {"covered": {}, "foreign": None}
+    needed = acceptance.n_sources_needed(fitted.coverage)
+    told = fitted.as_dict() | {"sources_needed": needed, "covered": {}, "foreign": None}
     for index, name in enumerate(measured.config.classes):
         own = accepted[known.targets == index]
         told["covered"][name] = float(own.mean()) if len(own) else None

@@ -316,11 +316,7 @@ class Classifier:
     def _resampled(self, waveform: Waveform, sample_rate: int | None) -> Waveform:
         if waveform.ndim != 1 or not len(waveform) or waveform.dtype.kind not in "fiu":
             raise ValueError(f"a waveform is [T], real: this is {waveform.dtype} {waveform.shape}")
-        if waveform.dtype.kind in "iu":
-            limits = np.iinfo(waveform.dtype)
-            middle = (int(limits.max) + int(limits.min) + 1) // 2
-            waveform = (waveform.astype(np.float64) - middle) / (int(limits.max) + 1 - middle)
-        waveform = waveform.astype(np.float32, copy=False)
+        waveform = _within_one(waveform)
         if not np.isfinite(waveform).all():
             raise ValueError("the waveform has samples that are not finite")
         if sample_rate is None or sample_rate == self.config.sample_rate:
@@ -359,6 +355,16 @@ class Classifier:
                 probabilities(outputs.logits), calibration.segment_temperature
             ),
         )
+
+
+def _within_one(samples: NDArray[Any]) -> Waveform:
+    """Real numbers as they are, whole ones over the range of their type: [T] -> [T]."""
+    if samples.dtype.kind in "iu":
+        limits = np.iinfo(samples.dtype)
+        end = int(limits.max) + 1
+        middle = (end + int(limits.min)) // 2
+        samples = (samples.astype(np.float64) - middle) / (end - middle)
+    return samples.astype(np.float32, copy=False)
 
 
 def load(model: str | Path) -> Classifier:

@@ -115,7 +115,11 @@ def _verdict(metrics: Mapping[str, Any]) -> Iterator["str | Text"]:
     if known := metrics.get("calibration"):
         before, after = known["error_before"], known["error_after"]
         yield f"Calibration error {after:.3f} ({before:.3f} before calibration)."
-    if foreign := metrics.get("acceptance", {}).get("foreign"):
+    accepting = metrics.get("acceptance", {})
+    if off := [printable(k) for k, v in accepting.get("thresholds", {}).items() if v == 0]:
+        few = f"fewer than {accepting['sources_needed']} sources were called it"
+        yield f"Nothing called {' or '.join(off)} is flagged as none of the classes: {few}."
+    if foreign := accepting.get("foreign"):
         share, n = foreign["called_after"], foreign["n"]
         yield f"Of {n:,} foreign sounds {share:.3f} are taken for a class (all without thresholds)."
     if against := metrics.get("against"):
