@@ -91,12 +91,14 @@ def main() -> None:
     sources = {clip.title: clip.source for clip in decoded.clips}
     n_all = round(float(np.mean([len(training) for training, _ in pairs])))
     results = {name: summed(parts(name), parts(RECIPE), sources) for name, *_ in cases}
-    found = kept(PATH)
-    told = found.get(prefix, {}).get("cases", {}) | results
-    found[prefix] = {"n_clips": n_all, "cases": told}
+    found, recipe = kept(PATH), as_dict(TrainingConfig(epochs=given.epochs))
+    before = found.get(prefix, {})
+    # One table is of one recipe.
+    told = (before["cases"] if before.get("settings") == recipe else {}) | results
+    found[prefix] = {"settings": recipe, "n_clips": n_all, "cases": told}
     write_json(PATH, found)
     tell(results)
-    if f"{CLIPS[0]} clips" in told:
+    if all(f"{n} clips" in told for n in CLIPS):
         rows = {n: told[f"{n} clips"] for n in CLIPS} | {n_all: told[RECIPE]}
         presenting.save("learning_curve", chart(rows, n_folds=len(pairs)))
 

@@ -73,10 +73,19 @@ def main() -> None:
         for case in cases(given, Path(folder)):
             results[case.title] = measured(case, rounds=given.rounds)
             presenting.show_times(case.title, results[case.title]["results"])
+        peaks = machine.peaks(threads=given.threads)
+    computing = BATCH * ModelConfig(("cat", "dog")).n_multiply_adds
+    least = computing / peaks["multiply_adds_a_second"]
+    presenting.say(
+        f"{BATCH} segments are {computing / 1e6:.0f} M multiply-adds, at least {least * 1e3:.2f} ms"
+        f" at this machine's {peaks['multiply_adds_a_second'] / 1e9:.0f} G a second"
+    )
+    limit = {"multiply_adds": computing, "peaks": peaks, "least_seconds_computing": least}
     panels = [presenting.time_panel(title, part["results"]) for title, part in results.items()]
     more = f"median of {given.rounds} rounds, line: quartiles · same weights, same answers"
     figure = presenting.bar_chart(panels, small_print=presenting.caption(facts, more=more))
-    presenting.write("inference", {"machine": facts, "cases": results}, figure)
+    found = {"machine": facts, "limits": limit, "cases": results}
+    presenting.write("inference", found, figure)
 
 
 def cases(given: Any, folder: Path) -> Iterator[Case]:

@@ -1,8 +1,5 @@
 """What stapes does, as calls to time: a training step, whole segments, a long recording."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 
 import sounds
@@ -18,8 +15,7 @@ CLASSES = ("bark", "meow")
 N_CLIPS = 24
 
 
-@contextmanager
-def training_steps(config: ModelConfig, settings: TrainingConfig) -> Iterator[tuple[Call, Call]]:
+def training_steps(config: ModelConfig, settings: TrainingConfig) -> tuple[Call, Call]:
     """Two calls: a step with all that belongs to it, and one that finds its batch ready.
 
     All is: segments drawn, sounds of none of the classes made up, every segment varied, the
@@ -35,7 +31,7 @@ def training_steps(config: ModelConfig, settings: TrainingConfig) -> Iterator[tu
         training._take_step(state, settings, batch, names=names)
 
     ready = next(coming)
-    yield lambda: step(whole, next(coming)), lambda: step(alone, ready)
+    return lambda: step(whole, next(coming)), lambda: step(alone, ready)
 
 
 def settings(*, batch_size: int) -> TrainingConfig:

@@ -1,6 +1,6 @@
 """Peers that answer: for each a few ways to run the same network, of which the quickest counts."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,18 +43,34 @@ def make(
         normalising: segments come as they were cut, and are normalised in the peer's own graph.
     """
     torch.set_num_threads(threads)
-    plain = like(network, config, normalise=normalising)
-    path = folder / f"network{'_normalising' * normalising}.onnx"
-    peers.write_onnx(plain, config, path)
+    forms = {"": {}, f"{peers.LANES} filters": {"n_filters": peers.LANES, "channels_last": True}}
+    paths = {}
+    for form, options in forms.items():
+        ending = f"{len(paths)}{'_normalising' * normalising}.onnx"
+        paths[form] = folder / f"network_{ending}"
+        other = folded(like(network, config, normalise=normalising, **options))
+        peers.write_onnx(other, config, paths[form])
     makers: dict[str, Callable[[], Ways]] = {
         "PyTorch": lambda: eager(network, config, normalise=normalising),
         "torch.compile": lambda: compiled(network, config, normalise=normalising),
         "TensorFlow": lambda: tensorflow(network, config, threads, normalising=normalising),
-        "ONNX Runtime": lambda: onnx_runtime(path, threads),
-        "OpenVINO": lambda: openvino(path, threads),
+        "ONNX Runtime": lambda: in_forms(paths, lambda path: onnx_runtime(path, threads)),
+        "OpenVINO": lambda: in_forms(paths, lambda path: openvino(path, threads)),
     }
     made = {name: maker() for name, maker in makers.items() if name not in without}
     return {name: ways for name, ways in made.items() if ways}
+
+
+def in_forms(paths: Mapping[str, Path], make_ways: Callable[[Path], Ways]) -> Ways:
+    """The ways of a peer with the network as it is, and in two dimensions with filters of no use.
+
+    Some have quicker kernels for these, whose channels fill their vectors.
+    """
+    return {
+        ", ".join(filter(None, (way, form))): run
+        for form, path in paths.items()
+        for way, run in make_ways(path).items()
+    }
 
 
 def eager(network: TorchNetwork, config: ModelConfig, *, normalise: bool) -> Ways:

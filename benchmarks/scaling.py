@@ -7,7 +7,6 @@ otherwise. Writes benchmarks/results/scaling.json and docs/images/scaling.png.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,31 +95,28 @@ def sweeps(given: Any) -> Iterator[tuple[str, Sweep]]:
         for hop in HOPS
     }
     yield "hop", Sweep("A minute of sound", "hop, milliseconds", calls)
-    with ExitStack() as stack:
-        calls = {}
-        for n in BATCHES:
-            calls["training", float(n)] = training(stack, classic, batch_size=n)
-            calls["inference", float(n)] = inference(classic, n_segments=n)
-        yield "batch", Sweep("Segments at once", "segments", calls)
+    calls = {}
+    for n in BATCHES:
+        calls["training", float(n)] = training(classic, batch_size=n)
+        calls["inference", float(n)] = inference(classic, n_segments=n)
+    yield "batch", Sweep("Segments at once", "segments", calls)
     for name, field, values in (
         ("filters", "n_filters", FILTERS),
         ("kernel", "kernel_size", KERNELS),
     ):
-        with ExitStack() as stack:
-            calls = {}
-            for value in values:
-                config = ModelConfig(ours.CLASSES, **{field: value})
-                calls["training", float(value)] = training(stack, config)
-                calls["inference", float(value)] = inference(config)
-            axis = "filters of every block" if name == "filters" else "taps of every filter"
-            yield name, Sweep(name.capitalize(), axis, calls)
-    with ExitStack() as stack:
-        step, answer = training(stack, classic), inference(classic)
         calls = {}
-        for n in range(1, given.threads + 1):
-            calls["training", float(n)] = on_threads(step, n, back_to=given.threads)
-            calls["inference", float(n)] = on_threads(answer, n, back_to=given.threads)
-        yield "threads", Sweep("Threads", "threads", calls)
+        for value in values:
+            config = ModelConfig(ours.CLASSES, **{field: value})
+            calls["training", float(value)] = training(config)
+            calls["inference", float(value)] = inference(config)
+        axis = "filters of every block" if name == "filters" else "taps of every filter"
+        yield name, Sweep(name.capitalize(), axis, calls)
+    step, answer = training(classic), inference(classic)
+    calls = {}
+    for n in range(1, given.threads + 1):
+        calls["training", float(n)] = on_threads(step, n, back_to=given.threads)
+        calls["inference", float(n)] = on_threads(answer, n, back_to=given.threads)
+    yield "threads", Sweep("Threads", "threads", calls)
 
 
 def timeline(config: ModelConfig, seconds: float, hop_length: int) -> Call:
@@ -128,10 +124,8 @@ def timeline(config: ModelConfig, seconds: float, hop_length: int) -> Call:
     return lambda: ours.timeline(network, waveform, hop_length=hop_length)
 
 
-def training(stack: ExitStack, config: ModelConfig, *, batch_size: int = BATCH) -> Call:
-    settings = ours.settings(batch_size=batch_size)
-    _, alone = stack.enter_context(ours.training_steps(config, settings))
-    return alone
+def training(config: ModelConfig, *, batch_size: int = BATCH) -> Call:
+    return ours.training_steps(config, ours.settings(batch_size=batch_size))[1]
 
 
 def inference(config: ModelConfig, *, n_segments: int = SEGMENTS) -> Call:

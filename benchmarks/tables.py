@@ -111,7 +111,7 @@ def ladder_table(name: str) -> str:
     for row in next(iter(presets.values()))["baselines"]:
         rows.append((row["name"], "", "", with_interval(row["clips"]), "", "", ""))
     head = ("", "parameters", "multiply-adds", "clips right", "segments right", "clips, by seed")
-    return table((*head, "a training"), rows)
+    return table((*head, "a training, and most memory of all"), rows)
 
 
 def speed_table() -> str:
@@ -144,7 +144,7 @@ def files_table() -> str:
         share = usual["stages"]["network"] / usual["one_thread"]["median"]
         speeds = (part["times_real_time_one_thread"] for part in (usual, dense))
         rows.append((name, *(f"{speed:,.0f} ×" for speed in speeds), f"{share:.0%}"))
-    return table(("", "every 256 ms", "every 64 ms", "of it the network"), rows)
+    return table(("", "every 256 ms", "every 64 ms", "the network's share, every 256 ms"), rows)
 
 
 def machine_line(name: str) -> str:
@@ -153,7 +153,10 @@ def machine_line(name: str) -> str:
     times = machine.get("processors_compute_times_one")
     together = f" that compute {times:.1f} times what one computes" if times else ""
     kernels = {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "SSE or NEON"}[machine["kernels"]]
-    return f"{machine['processor']}, {machine['processors']} processors{together}, {kernels}"
+    load = f"load {machine['load_average_before']:.1f} before"
+    return (
+        f"{machine['processor']}, {machine['processors']} processors{together}, {kernels}, {load}"
+    )
 
 
 def robustness_table() -> str:

@@ -46,9 +46,9 @@ def main() -> None:
             if name not in given.without and (ways := make(config, given.batch, given.threads))
         }
         chosen, calls = choose(candidates)
-        with ours.training_steps(config, settings) as (whole, alone):
-            calls |= {WHOLE: whole, ALONE: alone}
-            seconds = timing.interleaved(calls, rounds=given.rounds)
+        whole, alone = ours.training_steps(config, settings)
+        calls |= {WHOLE: whole, ALONE: alone}
+        seconds = timing.interleaved(calls, rounds=given.rounds)
         peaks = machine.peaks(threads=given.threads)
     results = timing.summaries(seconds, ours=WHOLE)
     title = f"A training step, batch of {given.batch}"

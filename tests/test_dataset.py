@@ -78,12 +78,6 @@ def test_sources_are_never_guessed_from_names(tmp_path):
     assert dataset.n_sources == 5 and all(clip.source == clip.name for clip in dataset.clips)
 
 
-def test_subset_keeps_the_rest(tmp_path):
-    dataset = load_dataset(write_classes(tmp_path))
-    assert names(dataset.subset([3, 0])) == ["dog/1.wav", "cat/0.wav"]
-    assert dataset.subset([3, 0]).root == dataset.root
-
-
 def test_train_and_test_folders(tmp_path):
     write_classes(tmp_path / "train")
     write_classes(tmp_path / "valid", n_each=1)

@@ -104,27 +104,24 @@ def test_the_player_plays_the_clip_itself(folder, explanation):
 
 def test_names_cannot_become_markup():
     explanation = make_explanation(LONG_NAMES[3:5], n_samples=900)
-    text = clip.render_explanation(explanation, name="<script>1</script>", model="\udcff<i>")
+    figures = clip.explanation_figures(explanation)
+    hostile = {"name": "<script>1</script>", "model": "\udcff<i>"}
+    text = clip.render_explanation(explanation, figures, **hostile)
     page = check_standalone(text)
     text.encode()  # no lone surrogates
     assert "<b>bold" not in text and "&lt;b&gt;bold" in text
     assert page.has("<script>1</script>") and page.has("?<i>")
 
 
-@pytest.fixture
-def no_figures(monkeypatch):
-    monkeypatch.setattr(clip, "explanation_figures", lambda _explanation: {})
-
-
-def test_a_short_clip_is_one_padded_segment_and_only_it_is_played(no_figures):
-    text = clip.render_explanation(make_explanation(n_samples=900), name="short.wav")
+def test_a_short_clip_is_one_padded_segment_and_only_it_is_played():
+    text = clip.render_explanation(make_explanation(n_samples=900), {}, name="short", model="")
     assert Page(text).has("one segment of 0.25 s; the clip is shorter and was padded")
     assert len(played(text)[0]) == 900
 
 
-def test_a_long_clip_is_played_in_part_and_the_page_stays_small(monkeypatch, no_figures):
+def test_a_long_clip_is_played_in_part_and_the_page_stays_small(monkeypatch):
     monkeypatch.setattr(clip, "MAX_AUDIO_SAMPLES", 8000)
-    text = clip.render_explanation(make_explanation(n_samples=32_000), name="long.wav")
+    text = clip.render_explanation(make_explanation(n_samples=32_000), {}, name="long", model="")
     assert Page(text).has("The first 0.5 of 2 seconds.")
     assert len(played(text)[0]) == 8000
     longest = np.zeros(960_000, np.float32)

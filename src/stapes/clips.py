@@ -1,7 +1,7 @@
 """What a data set is made of: labelled clips, what was skipped, and why."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 Progress = Callable[[int, int], None]
@@ -76,10 +76,6 @@ class Dataset:
     def n_sources(self) -> int:
         """Number of distinct sources."""
         return len({clip.source for clip in self.clips})
-
-    def subset(self, indices: Sequence[int]) -> "Dataset":
-        """The same data set with only the clips at the given indices, in that order."""
-        return replace(self, clips=tuple(self.clips[i] for i in indices))
 
 
 def printable(text: str) -> str:

@@ -49,20 +49,17 @@ class Picture:
     half: bool
 
 
-def render_explanation(explanation: ClipExplanation, *, name: str, model: str = "") -> str:
+def render_explanation(
+    explanation: ClipExplanation, figures: Mapping[str, Draw], *, name: str, model: str
+) -> str:
     """The page of one clip: the answer, the sound, and how the one came from the other.
 
     Args:
         explanation: of the clip.
+        figures: what :func:`explanation_figures` makes of it.
         name: what the clip is called.
         model: what the model is called.
     """
-    return _clip_page(explanation, explanation_figures(explanation), name=name, model=model)
-
-
-def _clip_page(
-    explanation: ClipExplanation, figures: Mapping[str, Draw], *, name: str, model: str
-) -> str:
     config = explanation.config
     ranked = sorted(enumerate(explanation.probabilities.tolist()), key=lambda pair: -pair[1])
     played = explanation.waveform[: explanation.n_samples][:MAX_AUDIO_SAMPLES]
@@ -99,7 +96,7 @@ def write_explanation(
     for key, draw in figures.items():
         save_figure(draw(WIDE), Path(folder) / key)
     page = Path(folder) / PAGE_FILE
-    write_text(page, _clip_page(explanation, figures, name=name, model=model))
+    write_text(page, render_explanation(explanation, figures, name=name, model=model))
     return page
 
 
