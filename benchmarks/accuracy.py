@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 import machine
 import presenting
+import tables
 from shipped import without_lists
 from stapes.colours import ACCENT, INK, LINE, MUTED
 from stapes.config import (
@@ -74,8 +75,8 @@ def main() -> None:
         if not complete(found, preset, seeds=given.seeds):
             measured = crossvalidated(given, preset, name=f"{name}_{preset}")
             found["presets"][preset] = measured | {"machine": facts}
-        tell(given.set, found)
         presenting.write(name, found, chart(given.set, found))
+        presenting.say(tables.ladder_table(name))
 
 
 def complete(found: Mapping[str, Any], preset: str, *, seeds: int) -> bool:
@@ -112,31 +113,6 @@ def crossvalidated(given: argparse.Namespace, preset: str, *, name: str) -> dict
 
 
 # ---- showing --------------------------------------------------------------------------------
-
-
-def tell(name: str, found: Mapping[str, Any]) -> None:
-    head = ("", "parameters", "clips", "interval", "segments", "seeds", "s a training", "MB")
-    rows = []
-    for preset, result in found["presets"].items():
-        low, high = result["clips"]["interval"]
-        seconds = sum(result["training_seconds"]) / len(result["training_seconds"])
-        numbers = (
-            f"{result['parameters']:,}",
-            f"{result['clips']['accuracy']:.3f}",
-            f"{low:.3f} to {high:.3f}",
-            f"{result['segments']['accuracy']:.3f}",
-            " ".join(f"{seed['clips']['accuracy']:.3f}" for seed in result["seeds"]),
-            f"{seconds:.0f}",
-            f"{result['most_bytes'] / 1e6:.0f}",
-        )
-        rows.append((f"stapes {preset}", *numbers))
-    for row in next(iter(found["presets"].values())).get("baselines", []):
-        low, high = row["clips"]["interval"]
-        accuracy = f"{row['clips']['accuracy']:.3f}"
-        rows.append((row["name"], "", accuracy, f"{low:.3f} to {high:.3f}", "", "", "", ""))
-    for other, (parameters, accuracy, _) in PUBLISHED[name].items():
-        rows.append((other, f"{parameters:,.0f}", f"{accuracy:.3f}", "", "", "", "", ""))
-    presenting.show(f"Cross-validation on {name}", head, rows)
 
 
 @styled

@@ -97,6 +97,7 @@ def ladder_table(name: str) -> str:
     rows = []
     for preset, result in presets.items():
         seconds = sum(result["training_seconds"]) / len(result["training_seconds"])
+        memory = f", {result['most_bytes'] / 1e6:,.0f} MB" if "most_bytes" in result else ""
         rows.append(
             (
                 f"**{preset}**",
@@ -105,7 +106,7 @@ def ladder_table(name: str) -> str:
                 with_interval(result["clips"]),
                 f"{result['segments']['accuracy']:.3f}",
                 " ".join(f"{seed['clips']['accuracy']:.3f}" for seed in result["seeds"]),
-                f"{seconds:.0f} s, {result['most_bytes'] / 1e6:,.0f} MB",
+                f"{seconds:.0f} s{memory}",
             )
         )
     for row in next(iter(presets.values()))["baselines"]:

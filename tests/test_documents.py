@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from stapes.cli import app
+from stapes.config import TrainingConfig, as_dict, preset_training
+from stapes.inference import load
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -59,6 +61,13 @@ def test_the_card_of_the_shipped_model_says_what_was_measured():
     clips = json.loads((ROOT / "benchmarks" / "results" / "shipped.json").read_text())["clips"]
     low, high = clips["interval"]
     assert f"{clips['accuracy']:.3f} of clips (95 % interval {low:.3f} to {high:.3f})" in card
+
+
+def test_what_was_measured_and_shipped_is_the_recipe_of_today():
+    today = as_dict(TrainingConfig(**preset_training("classic")))
+    measured = json.loads((ROOT / "benchmarks" / "results" / "shipped.json").read_text())
+    for recipe in (measured["settings"], load("cats-dogs").model.about["settings"]):
+        assert recipe == today
 
 
 def test_the_readme_names_every_command_and_no_other():
