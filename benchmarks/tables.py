@@ -154,10 +154,14 @@ def machine_line(name: str) -> str:
     times = machine.get("processors_compute_times_one")
     together = f" that compute {times:.1f} times what one computes" if times else ""
     kernels = {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "SSE or NEON"}[machine["kernels"]]
-    load = f"load {machine['load_average_before']:.1f} before"
-    return (
-        f"{machine['processor']}, {machine['processors']} processors{together}, {kernels}, {load}"
-    )
+    return f"{machine['processor']}, {machine['processors']} processors{together}, {kernels}"
+
+
+def load_line() -> str:
+    """How busy the machine was before each benchmark of speed, by the average of a minute."""
+    names = ("train_step", "inference", "end_to_end", "scaling", "install")
+    loads = {name: read(name)["machine"]["load_average_before"] for name in names}
+    return ", ".join(f"{load:.1f} before {name}.py" for name, load in loads.items())
 
 
 def robustness_table() -> str:
@@ -232,6 +236,7 @@ TABLES = (
     lambda: ladder_table("accuracy_esc10"),
     speed_table,
     lambda: f"{machine_line('train_step')}\n",
+    lambda: f"{load_line()}\n",
     files_table,
     lambda: f"{machine_line('end_to_end')}\n",
     robustness_table,

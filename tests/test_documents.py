@@ -34,6 +34,7 @@ def test_the_tables_of_the_readme_are_those_of_the_results(name):
     [
         ("speed", "speed_table", ()),
         ("speed", "machine_line", ("train_step",)),
+        ("speed", "load_line", ()),
         ("speed", "machine_line", ("inference",)),
         ("speed", "files_table", ()),
         ("speed", "machine_line", ("end_to_end",)),
