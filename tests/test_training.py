@@ -182,7 +182,7 @@ def hum(hertz: float, *, seed: int) -> np.ndarray:
 
 
 PLAIN = {"equaliser_db": 0.0, "unmixed_share": 0.0}
-PLAIN |= {"epochs": 8, "steps_per_epoch": 25, "averaging": 0.9}
+PLAIN |= {"epochs": 12, "steps_per_epoch": 25, "averaging": 0.9}
 
 
 def test_the_users_own_negatives_are_learnt_as_none_of_the_classes():
