@@ -4,6 +4,7 @@ python benchmarks/tables.py
 """
 
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def ladder_table(name: str) -> str:
     presets = read(name)["presets"]
     rows = []
     for preset, result in presets.items():
-        seconds = sum(result["training_seconds"]) / len(result["training_seconds"])
+        seconds = statistics.median(result["training_seconds"])
         memory = f", {result['most_bytes'] / 1e6:,.0f} MB" if "most_bytes" in result else ""
         rows.append(
             (
