@@ -117,7 +117,7 @@ def _verdict(metrics: Mapping[str, Any]) -> Iterator["str | Text"]:
         yield f"Calibration error {after:.3f} ({before:.3f} before calibration)."
     accepting = metrics.get("acceptance", {})
     if off := [printable(k) for k, v in accepting.get("thresholds", {}).items() if v == 0]:
-        few = f"fewer than {accepting['sources_needed']} sources were called it"
+        few = f"fewer than {accepting['sources_needed']} sources give no threshold"
         yield f"Nothing called {' or '.join(off)} is flagged as none of the classes: {few}."
     if foreign := accepting.get("foreign"):
         share, n = foreign["called_after"], foreign["n"]
