@@ -147,7 +147,7 @@ def test_classes_of_too_few_sources_to_refuse_anything_are_named(capsys):
     accepting = {"sources_needed": 19, "thresholds": {"a": 0.0, "b": 0.9, "c": 0.0}}
     print_metrics(metrics_of(*"abc") | {"acceptance": accepting}, title="data")
     out = " ".join(capsys.readouterr().out.split())
-    assert "Nothing called a or c is flagged as none of the classes: fewer than 19 sources give" in out
+    assert "Nothing called a or c is flagged as none of the classes: fewer than 19 sour" in out
 
 
 def test_a_terminal_without_unicode_shows_escapes(monkeypatch):
