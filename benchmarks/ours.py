@@ -1,6 +1,10 @@
 """What stapes does, as calls to time: a training step, whole segments, a long recording."""
 
+from collections.abc import Mapping
+
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 import sounds
 from stapes import training
@@ -8,6 +12,7 @@ from stapes.batches import Batch, Examples, batches
 from stapes.config import ModelConfig, TrainingConfig
 from stapes.engine import FoldedNetwork
 from stapes.inference import BLOCK_SECONDS, SegmentOutputs, segment_outputs
+from stapes.model import Network
 from stapes.segments import Waveform
 from timing import Call
 
@@ -32,6 +37,25 @@ def training_steps(config: ModelConfig, settings: TrainingConfig) -> tuple[Call,
 
     ready = next(coming)
     return lambda: step(whole, next(coming)), lambda: step(alone, ready)
+
+
+def training_loss(
+    config: ModelConfig, weights: Mapping[str, Waveform], x: Waveform, y: Waveform
+) -> float:
+    """What training finds of these weights, of :func:`peers.arrays`, before its first step.
+
+    Args:
+        config: of two classes.
+        weights: by name.
+        x: segments [B, T].
+        y: targets [B, 1].
+    """
+    network = Network(config)
+    tensors = [torch.from_numpy(weights[name]).flatten() for name in network._shapes]
+    with torch.no_grad():
+        network.flat.copy_(torch.cat(tensors))
+        logits = network(torch.from_numpy(x))
+        return float(F.binary_cross_entropy_with_logits(logits, torch.from_numpy(y)))
 
 
 def settings(*, batch_size: int) -> TrainingConfig:

@@ -19,6 +19,7 @@ import numpy as np
 
 import presenting
 import stapes
+import tables
 from copies import RATE, encode
 from stapes import audio, experiment
 from stapes.measurement import measure, summarise
@@ -42,17 +43,9 @@ def main() -> None:
         metrics = summarise(measure(network, decoded.clips, waveforms))
         keys = ("accuracy", "balanced_accuracy", "interval", "n", "recall")
         results[name] = {p: {k: metrics[p][k] for k in keys} for p in ("clips", "segments")}
-    clean = results["as recorded"]
-    rows = []
-    for name, result in results.items():
-        shares = [result[part]["accuracy"] for part in ("clips", "segments")]
-        drops = [result[p]["accuracy"] - clean[p]["accuracy"] for p in ("clips", "segments")]
-        rows.append((name, *(f"{s:.3f}" for s in shares), *(f"{d:+.3f}" for d in drops)))
-    presenting.show(
-        "Degraded", ("", "clips", "segments", "clips, change", "segments, change"), rows
-    )
     found = {"data": Path(given.data).name, "model": given.model, "results": results}
     presenting.write_json(presenting.RESULTS / "robustness.json", found)
+    presenting.say(tables.robustness_table())
 
 
 def unchanged(waveform: Waveform, _: np.random.Generator) -> Waveform:

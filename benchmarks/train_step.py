@@ -4,13 +4,16 @@ python benchmarks/train_step.py [--threads N] [--rounds N] [--batch N] [--withou
 
 The peers find a batch ready in memory; drawing and varying its segments, which ours does in the
 step, is not counted for them. Their optimiser (AdamW) and loss are ours; only ours has averaged
-weights, a unit for "none of the classes", and a check that the loss is finite.
+weights, a unit for "none of the classes", and a check that the loss is finite. All peers begin with
+the same weights, and the loss of their first step must be what ours finds with these.
 
 Writes benchmarks/results/train_step.json and docs/images/train_step.png.
 """
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -27,6 +30,9 @@ from stapes.config import ModelConfig
 from timing import Call
 
 LEARNING_RATE, WEIGHT_DECAY = 0.01, 0.05
+MOST_LOSS_APART = 1e-4
+"""By how much the loss of a peer's first step may differ from ours."""
+
 WHOLE, ALONE = "stapes, making its batch", "stapes, batch ready"
 
 
@@ -35,18 +41,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--without", nargs="*", default=[], help="peers to leave out")
     given = parser.parse_args()
-    config = ModelConfig(ours.CLASSES)
-    settings = ours.settings(batch_size=given.batch)
+    start = Start.of(ModelConfig(ours.CLASSES), batch_size=given.batch)
     facts = machine.describe(threads=given.threads)
     with machine.only(given.threads):
         torch.set_num_threads(given.threads)
-        candidates = {
-            name: ways
-            for name, make in MAKERS.items()
-            if name not in given.without and (ways := make(config, given.batch, given.threads))
-        }
-        chosen, calls = choose(candidates)
-        whole, alone = ours.training_steps(config, settings)
+        makers = {name: make for name, make in MAKERS.items() if name not in given.without}
+        ways = {n: begun(n, make(start, given.threads), start) for n, make in makers.items()}
+        chosen, calls = choose({name: those for name, those in ways.items() if those})
+        whole, alone = ours.training_steps(start.config, ours.settings(batch_size=given.batch))
         calls |= {WHOLE: whole, ALONE: alone}
         seconds = timing.interleaved(calls, rounds=given.rounds)
         peaks = machine.peaks(threads=given.threads)
@@ -54,7 +56,7 @@ def main() -> None:
     title = f"A training step, batch of {given.batch}"
     presenting.show_times(title, results)
     alone_seconds = results[ALONE]["seconds"]["median"]
-    limit = work.limits(config, batch_size=given.batch, peaks=peaks, seconds=alone_seconds)
+    limit = work.limits(start.config, batch_size=given.batch, peaks=peaks, seconds=alone_seconds)
     say_limits(limit, alone_seconds)
     more = f"median of {given.rounds} rounds, line: quartiles · peers get their batch ready"
     figure = presenting.bar_chart(
@@ -62,6 +64,45 @@ def main() -> None:
     )
     found = {"machine": facts, "batch_size": given.batch, "chosen": chosen}
     presenting.write("train_step", found | {"results": results, "limits": limit}, figure)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where all peers begin.
+
+    Attributes:
+        config: the network's numbers.
+        network: its weights.
+        x: what they learn from, normalised noise [B, T].
+        y: targets [B, 1].
+        loss: what ours finds of these.
+    """
+
+    config: ModelConfig
+    network: peers.TorchNetwork
+    x: np.ndarray
+    y: np.ndarray
+    loss: float
+
+    @classmethod
+    def of(cls, config: ModelConfig, *, batch_size: int) -> Self:
+        """Random weights, and running statistics that belong to them; a random batch."""
+        network = peers.random_torch(config)
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal((batch_size, config.segment_length), np.float32)
+        y = (np.arange(batch_size) % 2).astype(np.float32)[:, None]
+        return cls(config, network, x, y, ours.training_loss(config, peers.arrays(network), x, y))
+
+
+def begun(name: str, ways: dict[str, Call], start: Start) -> dict[str, Call]:
+    """The ways that work here, after a first step of each; its loss must be that of ours."""
+
+    def begin(way: str) -> None:
+        loss = ways[way]()
+        if abs(loss - start.loss) > MOST_LOSS_APART:
+            raise SystemExit(f"{name}, {way}: its first loss is {loss:.6f}, ours {start.loss:.6f}")
+
+    return {w: ways[w] for w in ways if peers.works(partial(begin, w), name=f"{name}, {w}")}
 
 
 def choose(candidates: dict[str, dict[str, Call]]) -> tuple[dict[str, str], dict[str, Call]]:
@@ -92,26 +133,26 @@ def say_limits(limit: dict[str, Any], seconds: float) -> None:
 # ---- the peers ------------------------------------------------------------------------------
 
 
-def keras_steps(config: ModelConfig, batch: int, threads: int) -> dict[str, Call]:
+def keras_steps(start: Start, threads: int) -> dict[str, Call]:
     """Keras' own step, and one written by hand, both with and without XLA."""
     tf = peers.tensorflow(threads)
     import keras
 
-    x, y = (tf.constant(array) for array in random_batch(config, batch))
+    x, y = tf.constant(start.x), tf.constant(start.y)
     ways: dict[str, Call] = {}
     for compiler, jit in {"": False, " and XLA": True}.items():
-        model = keras_model(config, jit=jit)
+        model = keras_model(start, jit=jit)
         ways[f"train_on_batch{compiler}"] = lambda model=model: model.train_on_batch(x, y)
-        by_hand = tf.function(tf_step(tf, keras_model(config, jit=jit)), jit_compile=jit)
+        by_hand = tf.function(tf_step(tf, keras_model(start, jit=jit)), jit_compile=jit)
         ways[f"tf.function{compiler}"] = lambda by_hand=by_hand: float(by_hand(x, y))
     keras.config.disable_interactive_logging()
     return ways
 
 
-def keras_model(config: ModelConfig, *, jit: bool) -> Any:
+def keras_model(start: Start, *, jit: bool) -> Any:
     import keras
 
-    model = peers.keras_network(config)
+    model = peers.keras_network(start.config, peers.arrays(start.network))
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     model.compile(optimizer, loss, jit_compile=jit)
@@ -130,64 +171,53 @@ def tf_step(tf: Any, model: Any) -> Callable[[Any, Any], Any]:
     return step
 
 
-def eager_steps(config: ModelConfig, batch: int, threads: int) -> dict[str, Call]:
-    return {"eager": torch_step(peers.TorchNetwork(config), config, batch)}
+def eager_steps(start: Start, threads: int) -> dict[str, Call]:
+    return {"eager": torch_step(start, {})}
 
 
-def channels_last_steps(config: ModelConfig, batch: int, threads: int) -> dict[str, Call]:
+def channels_last_steps(start: Start, threads: int) -> dict[str, Call]:
     """With the filters as they are, and padded: a larger network, whose cost is that of ours."""
     return {
-        f"{n} filters": torch_step(
-            peers.TorchNetwork(config, n_filters=n, channels_last=True), config, batch
-        )
-        for n in (config.n_filters, peers.LANES)
+        f"{n} filters": torch_step(start, {"n_filters": n, "channels_last": True})
+        for n in (start.config.n_filters, peers.LANES)
     }
 
 
-def compiled_steps(config: ModelConfig, batch: int, threads: int) -> dict[str, Call]:
-    """Loss and gradients compiled, in both layouts; nothing if that does not work here."""
+def compiled_steps(start: Start, threads: int) -> dict[str, Call]:
+    """Loss and gradients compiled, in both layouts."""
     presenting.say("torch.compile: compiling, which takes minutes")
-    ways = {}
-    for name, options in peers.COMPILED_FORMS.items():
-        network = peers.TorchNetwork(config, **options)
-        step = torch_step(network, config, batch, loss_of=torch.compile(loss_by(network)))
-        if peers.works(step, name=f"torch.compile, {name}"):
-            ways[name] = step
-    return ways
+    return {
+        name: torch_step(start, options, prepare=torch.compile)
+        for name, options in peers.COMPILED_FORMS.items()
+    }
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def loss_by(network: peers.TorchNetwork) -> Loss:
-    return lambda x, y: F.binary_cross_entropy_with_logits(network(x), y)
-
-
 def torch_step(
-    network: peers.TorchNetwork, config: ModelConfig, batch: int, *, loss_of: Loss | None = None
+    start: Start, form: dict[str, Any], *, prepare: Callable[[Loss], Loss] | None = None
 ) -> Call:
     """Forward, backward, and the optimiser in one call for all weights."""
-    x, y = map(torch.from_numpy, random_batch(config, batch))
-    loss_of = loss_of or loss_by(network)
+    network = peers.like(start.network, start.config, **form).train()
+    x, y = torch.from_numpy(start.x), torch.from_numpy(start.y)
+
+    def loss_of(x: Tensor, y: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(network(x), y)
+
+    find_loss = prepare(loss_of) if prepare else loss_of
     optimizer = torch.optim.AdamW(
-        network.train().parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+        network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
     )
 
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(x, y)
+        loss = find_loss(x, y)
         loss.backward()
         optimizer.step()
         return loss.item()
 
     return step
-
-
-def random_batch(config: ModelConfig, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Normalised noise [B, T], and targets [B, 1]."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch, config.segment_length), np.float32)
-    return x, (np.arange(batch) % 2).astype(np.float32)[:, None]
 
 
 MAKERS = {
