@@ -82,8 +82,13 @@ def main() -> None:
 def complete(found: Mapping[str, Any], preset: str, *, seeds: int) -> bool:
     """Whether a preset was measured with this recipe before; another recipe begins anew."""
     known = found["presets"].get(preset)
-    recipe = as_dict(TrainingConfig(**preset_training(preset)))
-    return known is not None and (len(known["seeds"]), known["settings"]) == (seeds, recipe)
+    if known is None:
+        return False
+    config = ModelConfig(tuple(known["classes"]), **preset_sizes(preset))
+    recipe = TrainingConfig(**preset_training(preset, n_classes=len(config.classes)))
+    wanted = seeds, as_dict(recipe), config.n_parameters, config.n_multiply_adds
+    numbers = known["settings"], known["parameters"], known["multiply_adds"]
+    return (len(known["seeds"]), *numbers) == wanted
 
 
 def crossvalidated(given: argparse.Namespace, preset: str, *, name: str) -> dict[str, Any]:

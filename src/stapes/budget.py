@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stapes.config import ModelConfig, TrainingConfig, preset_sizes
+from stapes.config import ModelConfig, TrainingConfig, epochs_for, preset_sizes
 from stapes.dataset import DecodedDataset
 from stapes.errors import UsageError
 from stapes.experiment import class_names, learn
@@ -23,7 +23,7 @@ RUNGS = (
     ("small", 50),
     ("large", 50),
 )
-"""Presets and epochs in the order in which more time is spent on them."""
+"""Presets and epochs of two classes in the order in which more time is spent on them."""
 
 TRIAL_STEPS = 12
 """By which the speed of a preset is measured: those of the later half, for the first are slow."""
@@ -132,7 +132,8 @@ def choose(
         speeds[preset] = _speed(decoded, training, config, trial)
     fixed = spent_seconds + time.monotonic() - began + CLOSING_SECONDS
     rungs = []
-    for preset, epochs in RUNGS:
+    for preset, of_two in RUNGS:
+        epochs = epochs_for(len(classes), of_two=of_two)
         ready, step = speeds[preset]
         seconds = fixed + ready + epochs * settings.steps_per_epoch * step
         rungs.append(Rung(preset, epochs, seconds))

@@ -63,7 +63,7 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
     started = time.monotonic()
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}: give at least 1")
-    (options, base), sizes = experiment.parse(settings, preset), preset_sizes(preset)
+    (options, _), sizes = experiment.parse(settings, preset), preset_sizes(preset)
     if out is not None:
         runs.refuse_inside(out, data, *options.foreign)
     if resume and out is None:
@@ -76,6 +76,7 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
             runs.check_resumable(folder, of="crossval")
         decoded, audit = experiment.read(data, progress, options=options)
         config = ModelConfig(experiment.class_names(decoded.clips), **sizes)
+        _, base = experiment.parse(settings, preset, n_classes=len(config.classes))
         foreign = read_foreign(options.foreign, progress, beside=decoded)
         trial = _Trial(decoded, foreign, config, base, progress, folder=folder)
         pairs = folds(decoded.clips, seed=0, allow_leaks=options.leaks == "allow")

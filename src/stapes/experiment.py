@@ -59,12 +59,21 @@ class DataOptions:
             raise UsageError(f"leaks is {self.leaks!r}: give one of {', '.join(get_args(Leaks))}")
 
 
-def parse(settings: dict[str, Any], preset: str) -> tuple[DataOptions, TrainingConfig]:
-    """Keyword arguments of a protocol, by what they are about, and how its preset is trained."""
+def parse(
+    settings: dict[str, Any], preset: str, *, n_classes: int = 2
+) -> tuple[DataOptions, TrainingConfig]:
+    """Keyword arguments of a protocol, by what they are about.
+
+    Args:
+        settings: what was asked for.
+        preset: how its networks are trained unless asked otherwise.
+        n_classes: where that is known; more take more epochs.
+    """
     names = {field.name for field in dataclasses.fields(DataOptions)}
     options = {key: value for key, value in settings.items() if key in names}
     rest = {key: value for key, value in settings.items() if key not in names}
-    return DataOptions(**options), TrainingConfig(**{**preset_training(preset), **rest})
+    recipe = preset_training(preset, n_classes=n_classes)
+    return DataOptions(**options), TrainingConfig(**{**recipe, **rest})
 
 
 def read(

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,9 +84,9 @@ def train(  # noqa: PLR0913 (each is an option of the command)
                 progress=progress,
             ).as_dict()
         if bought is not None:
-            preset = bought["preset"]
-            training_config = replace(training_config, epochs=bought["epochs"])
+            preset, settings = bought["preset"], settings | {"epochs": bought["epochs"]}
         config = ModelConfig(experiment.class_names(decoded.clips), **preset_sizes(preset))
+        _, training_config = experiment.parse(settings, preset, n_classes=len(config.classes))
         if overwrite:
             runs.clear(folder)
         if bought is not None:

@@ -26,7 +26,9 @@ Budget = Annotated[
     str | None,
     typer.Option(help="A time such as 60s or 5m, which chooses the preset and the epochs."),
 ]
-Epochs = Annotated[int | None, typer.Option(help="Epochs of 100 steps each.")]
+Epochs = Annotated[
+    int | None, typer.Option(help="Epochs of 100 steps each; more classes take more by themselves.")
+]
 Batch = Annotated[int | None, typer.Option("--batch-size", help="Segments a step.")]
 Rate = Annotated[float | None, typer.Option("--learning-rate", help="Peak learning rate.")]
 Validation = Annotated[
