@@ -1,6 +1,7 @@
 """What a given time buys: times read, steps of the ladder climbed, and the choice trained."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -63,6 +64,21 @@ def test_the_highest_step_that_fits_is_chosen(tones_folder, monkeypatch, seconds
     assert (choice.chosen.preset, choice.chosen.epochs) == RUNGS[step]
     rungs = [choice.chosen, *choice.more]
     assert all(rung.seconds > 1 + budget.CLOSING_SECONDS for rung in rungs)
+
+
+def test_what_is_bought_for_more_classes_has_more_epochs(tones_folder, monkeypatch):
+    monkeypatch.setattr(budget, "TRIAL_STEPS", 2)
+    decoded, _ = read(tones_folder, silent)
+    clips = tuple(replace(c, label=f"{c.label}{i % 4}") for i, c in enumerate(decoded.clips))
+    choice = choose(
+        replace(decoded, clips=clips),
+        range(len(clips)),
+        settings=TrainingConfig(batch_size=2),
+        budget_seconds=1e9,
+        spent_seconds=0.0,
+        progress=silent,
+    )
+    assert choice.chosen.epochs == 2 * RUNGS[-1][1]  # eight classes, not two
 
 
 def test_training_takes_what_the_budget_buys(tones_folder, tmp_path, monkeypatch):

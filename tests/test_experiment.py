@@ -13,8 +13,9 @@ import soundfile
 import torch
 
 from conftest import QUICK
-from stapes import checkpoint, crossvalidation, reporting, stepping, training
+from stapes import checkpoint, crossvalidation, experiment, reporting, stepping, training
 from stapes.assessment import evaluate
+from stapes.config import TrainingConfig
 from stapes.crossvalidation import crossval
 from stapes.dataset import load_dataset
 from stapes.errors import DataError, StapesError, StopRequestedError, TrainingError, UsageError
@@ -188,6 +189,27 @@ def test_asked_to_end_and_resumed_gives_the_bytes_of_a_run_left_alone(
     assert codes == [143, 130, 0]
     train(tones_folder, out=tmp_path / "whole", epochs=1, batch_size=2)
     assert digest == sha256(tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def eight_classes(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("eight")
+    for label in "abcdefgh":
+        write_tones(root / label, n_each=3, seed=ord(label))
+    return root
+
+
+@pytest.mark.parametrize(("told", "epochs"), [({}, 2 * 40), ({"epochs": 3}, 3)])
+@pytest.mark.parametrize("protocol", [train, crossval])
+def test_four_times_the_classes_take_twice_the_epochs(
+    protocol, told, epochs, eight_classes, tmp_path, monkeypatch
+):
+    def learn(*_, settings: TrainingConfig, **__):
+        raise TrainingError(f"for {settings.epochs} epochs")
+
+    monkeypatch.setattr(experiment, "learn", learn)
+    with pytest.raises(TrainingError, match=f"for {epochs} epochs"):
+        protocol(eight_classes, out=tmp_path / "run", **told)
 
 
 def test_another_seed_gives_another_model(tones_folder, tmp_path, no_report):
