@@ -143,7 +143,7 @@ void place(Plan& p, Cutter& cut, int max_block) {
     a.backward_weights = cut.take<float>(int64_t(a.c_in + max_block) * a.kernel * a.c_out);
     a.edge_weights = cut.take<float>(int64_t(a.kernel) * a.c_in * a.edge_lanes);
     for (float** v : {&a.scale, &a.shift, &a.rstd, &a.mean_rstd, &a.dy_g, &a.dy_y, &a.dy_1})
-      *v = cut.take<float>(a.edge_lanes);
+      *v = cut.take<float>(a.edge_lanes + max_block);  // whole blocks are read
   }
   p.gradients[0] = cut.take<float>(gradients[0]);
   p.gradients[1] = cut.take<float>(gradients[1]);

@@ -119,6 +119,14 @@ def test_a_group_does_not_judge_itself():
     assert not again[groups == 2].any()
 
 
+@pytest.mark.parametrize(("n", "known"), [(19, False), (23, False), (24, True), (18, True)])
+def test_what_is_kept_is_unknown_where_the_others_are_too_few_to_say(n, known):
+    # Without a fifth of them 23 sources are 18, and 19 are needed; of 18 nothing is ever refused.
+    accepted = crossfit(judged(np.linspace(0.5, 1, n)), np.arange(n) % 5, classes=("dog",))
+    assert np.isnan(accepted).any() != known
+    assert n > 18 or accepted.all()
+
+
 def test_the_curve_rises_from_few_to_many():
     rng = np.random.default_rng(5)
     known, foreign = judged(rng.beta(4, 1, 400)), judged(rng.beta(1, 2, 300))

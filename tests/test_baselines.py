@@ -213,3 +213,12 @@ def test_real_recordings_are_judged_as_well_as_is_documented(data_folder):
     assert found[baselines.MAJORITY] == pytest.approx(166 / 280)
     assert found[baselines.MFCC] >= 0.9
     assert found[baselines.MFCC] > found[baselines.SPECTRUM] > found[baselines.LOUDNESS]
+
+
+@pytest.mark.parametrize(("n", "beaten"), [(3, False), (5, False), (6, True)])  # p = 2 / 2^n
+def test_a_rule_that_a_few_sources_speak_against_is_not_beaten(n, beaten):
+    clips, wrong = labelled(["a", "b"] * 3)[:n], np.array([1, 0] * 3)[:n]
+    right = np.full(n, True)
+    found = baselines.summarise({"always wrong": wrong}, clips, judged=clips, right=right)
+    assert found[0]["difference"]["accuracy"] == 1
+    assert found[0]["difference"]["beaten"] == beaten

@@ -113,12 +113,17 @@ def test_the_temperature_is_that_of_torch_and_of_the_truth(n_classes, sureness):
     assert found == pytest.approx(sureness, rel=0.05)  # chance, and that half
 
 
-def test_a_weight_counts_as_so_many_rows():
-    targets, shares = answers(2, n=200, n_classes=3, sureness=2)
-    counts = np.random.default_rng(0).integers(0, 4, 200)
-    repeated = np.repeat(np.arange(200), counts)
-    assert fit_temperature(targets, shares, weights=counts) == pytest.approx(
-        fit_temperature(targets[repeated], shares[repeated])
+def test_three_seeds_that_say_the_same_are_no_surer_than_one():
+    targets = np.zeros(20, np.int64)  # all right at 0.9, where one more label counts most
+    shares = np.tile(np.array([[0.9, 0.1]], np.float32), (20, 1))
+    once, folds = fit_temperature(targets, shares), np.arange(20) % 5
+    thrice, threefold = np.tile(targets, 3), np.tile(shares, (3, 1))
+    assert fit_temperature(thrice, threefold, weight=1 / 3) == pytest.approx(once)
+    assert fit_temperature(thrice, threefold) < once - 0.1
+    np.testing.assert_allclose(
+        crossfit(thrice, threefold, np.tile(folds, 3), weight=1 / 3)[:20],
+        crossfit(targets, shares, folds),
+        rtol=1e-6,
     )
 
 

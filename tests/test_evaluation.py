@@ -148,9 +148,25 @@ def test_clips_of_one_source_stand_or_fall_together():
     assert (low, high) == pytest.approx((0.402, 0.598), abs=0.02)
 
 
-@pytest.mark.parametrize("value", [True, False])
-def test_the_interval_of_one_outcome_is_a_point(value):
-    assert evaluation.interval(np.full(5, value), list("abcde")) == (float(value),) * 2
+@pytest.mark.parametrize("n_each", [1, 4])
+@pytest.mark.parametrize("n_sources", [1, 5, 40])
+def test_the_interval_of_one_outcome_is_the_exact_one_of_so_many_sources(n_sources, n_each):
+    sources = [str(i) for i in range(n_sources)] * n_each
+    exact = scipy.stats.binomtest(n_sources, n_sources).proportion_ci(0.95, method="exact")
+    low, high = evaluation.interval(np.full(len(sources), True), sources)
+    assert (low, high) == pytest.approx((exact.low, 1.0))
+    wrong = evaluation.interval(np.full(len(sources), False), sources)
+    assert wrong == pytest.approx((0.0, 1 - low))
+
+
+def test_nineteen_of_twenty_intervals_hold_the_accuracy_of_few_good_answers():
+    rng = np.random.default_rng(0)
+    sources = [str(i) for i in range(20)]
+    held = [
+        low <= 0.95 <= high
+        for low, high in (evaluation.interval(rng.random(20) < 0.95, sources) for _ in range(300))
+    ]
+    assert np.mean(held) > 0.9  # two thirds without the exact one: a third have no mistake
 
 
 def test_the_interval_of_many_segments_is_that_of_their_sources():

@@ -67,10 +67,14 @@ class Acceptance:
             if not _is_number(threshold) or not 0 <= threshold <= 1:
                 raise ValueError(f"threshold of {name} is {threshold!r}: it must be from 0 to 1")
 
+    @property
+    def lowest(self) -> NDArray[np.float64]:
+        """The thresholds by index of the class."""
+        return np.array(list(self.thresholds.values()))
+
     def accepts(self, judged: Judged) -> NDArray[np.bool_]:
         """Which recordings are of a class: [N]."""
-        lowest = np.array(list(self.thresholds.values()))
-        accepted: NDArray[np.bool_] = judged.scores >= lowest[judged.called]
+        accepted: NDArray[np.bool_] = judged.scores >= self.lowest[judged.called]
         return accepted
 
     def as_dict(self) -> dict[str, Any]:
@@ -128,20 +132,27 @@ def crossfit(
     *,
     classes: Sequence[str],
     coverage: float = COVERAGE,
-) -> NDArray[np.bool_]:
-    """Which recordings are accepted by thresholds fitted without their own group: [N].
+) -> NDArray[np.float64]:
+    """Which recordings are accepted by thresholds fitted without their own group.
 
     Args:
         judged: as for :func:`fit`.
         groups: a number for each recording [N], the same for all of one source.
         classes: their names in order.
         coverage: above 0 and below 1.
+
+    Returns:
+        1 where it is accepted and 0 where not [N]; nan where without its group there are too few
+        sources to set the threshold that there is with it.
     """
-    accepted = np.zeros(len(groups), np.bool_)
+    accepted = np.zeros(len(groups))
+    set_by_all = fit(judged, classes=classes, coverage=coverage).lowest > 0
     for group in np.unique(groups):
         own = groups == group
         fitted = fit(judged.pick(~own), classes=classes, coverage=coverage)
-        accepted[own] = fitted.accepts(judged.pick(own))
+        unknown = set_by_all & (fitted.lowest == 0)
+        answers = fitted.accepts(judged.pick(own))
+        accepted[own] = np.where(unknown[judged.called[own]], np.nan, answers)
     return accepted
 
 

@@ -35,13 +35,14 @@ def conclude(
 
     Args:
         reported: what the headline is about; every clip must occur ``n_repeats`` times.
-        unheard: all answers about clips that the network that gave them did not learn from.
+        unheard: all answers about clips that the network that gave them did not learn from; as
+            often.
         n_repeats: number of seeds.
 
     Returns:
         Fields of :class:`stapes.checkpoint.Model`, and the metrics.
     """
-    fitted, truth = calibrate(unheard.known)
+    fitted, truth = calibrate(unheard.known, n_repeats=n_repeats)
     accepting, accepted = accept(unheard)
     metrics = account(reported.known, fitted, n_repeats=n_repeats)
     metrics |= {"calibration": truth, "acceptance": accepted}
@@ -107,19 +108,22 @@ def account(measured: Measured, fitted: Calibration, *, n_repeats: int = 1) -> d
     }
 
 
-def calibrate(measured: Measured) -> tuple[Calibration, dict[str, Any]]:
+def calibrate(measured: Measured, *, n_repeats: int = 1) -> tuple[Calibration, dict[str, Any]]:
     """The temperatures that make probabilities true, and how true they are before and after.
 
     The error afterwards is cross-fitted: each part of the sources is scaled by the temperature
-    that the others ask for.
+    that the others ask for. A clip counts once, however many seeds answered.
     """
-    shares = measured.clip_probabilities()
+    shares, targets = measured.clip_probabilities(), measured.targets
     owners, segment_shares = measured.segment_probabilities()
+    weight = 1 / n_repeats
     fitted = Calibration(
-        clip_temperature=calibration.fit_temperature(measured.targets, shares),
-        segment_temperature=calibration.fit_temperature(measured.targets[owners], segment_shares),
+        clip_temperature=calibration.fit_temperature(targets, shares, weight=weight),
+        segment_temperature=calibration.fit_temperature(
+            targets[owners], segment_shares, weight=weight
+        ),
     )
-    after = calibration.crossfit(measured.targets, shares, _groups(measured.sources))
+    after = calibration.crossfit(targets, shares, _groups(measured.sources), weight=weight)
     return fitted, _truth(fitted, measured.targets, before=shares, after=after)
 
 
@@ -161,15 +165,16 @@ def _judged(measured: Measured) -> acceptance.Judged:
 
 
 def _accepted(
-    fitted: Acceptance, measured: Measured, accepted: NDArray[np.bool_]
+    fitted: Acceptance, measured: Measured, accepted: NDArray[np.bool_] | NDArray[np.float64]
 ) -> dict[str, Any]:
-    """What of each class is accepted, and what of the sounds that are of none."""
+    """What of each class is accepted, if that is known, and what of the sounds that are of none."""
     known, foreign = measured.known, measured.foreign
     needed = acceptance.n_sources_needed(fitted.coverage)
     told = fitted.as_dict() | {"sources_needed": needed, "covered": {}, "foreign": None}
     for index, name in enumerate(measured.config.classes):
         own = accepted[known.targets == index]
-        told["covered"][name] = float(own.mean()) if len(own) else None
+        judged = len(own) and not np.isnan(own).any()
+        told["covered"][name] = float(own.mean()) if judged else None
     if len(foreign.clips):
         passed = fitted.accepts(_judged(foreign))
         labels = np.array([clip.label for clip in foreign.clips])

@@ -206,7 +206,7 @@ def summarise(
     Returns:
         For every rule ``name``, ``clips`` (accuracy, balanced_accuracy, n, interval) over the
         clips that were judged, each once, and the ``difference`` of the network from it, which
-        is ``beaten`` if the whole interval lies above 0.
+        is ``beaten`` if the whole interval lies above 0 and chance explains it no better than that.
     """
     labels, targets = np.unique([clip.label for clip in clips], return_inverse=True)
     place = {clip: i for i, clip in enumerate(clips)}
@@ -224,7 +224,8 @@ def summarise(
             "interval": list(evaluation.interval(correct[once], sources)),
         }
         difference = evaluation.compare(right, correct[rows], [clip.source for clip in judged])
-        beaten = difference["interval"][0] > 0
+        surely = difference["p_value"] < 1 - evaluation.CONFIDENCE
+        beaten = surely and difference["interval"][0] > 0
         summaries.append(
             {"name": name, "clips": told, "difference": difference | {"beaten": beaten}}
         )

@@ -89,7 +89,7 @@ def fit_temperature(
     targets: NDArray[np.int64],
     shares: NDArray[np.float32],
     *,
-    weights: NDArray[np.float64] | None = None,
+    weight: float = 1.0,
 ) -> float:
     """The temperature at which probabilities explain the labels best.
 
@@ -101,24 +101,23 @@ def fit_temperature(
     Args:
         targets: class indices [N].
         shares: probabilities [N, C], of recordings that the network did not learn from.
-        weights: how much each row counts [N]; 1 if not given.
+        weight: what a row counts, above 0: less than 1 where several are about one recording.
 
     Returns:
         From 0.05 to 20: the highest where the probabilities say less than nothing; 1 where there
         is nothing to fit (no rows, one class, or probabilities that are all alike).
     """
     logits = _logits(shares)
-    weights = np.ones(len(shares)) if weights is None else weights.astype(np.float64)
-    if not weights.sum() > 0 or np.ptp(logits, axis=1).max() < RESOLUTION:
+    if not len(shares) or np.ptp(logits, axis=1).max() < RESOLUTION:
         return 1.0
-    share = 1 / (weights.sum() + 1)
+    share = 1 / (weight * len(shares) + 1)
     own = logits[np.arange(len(targets)), targets]
     wanted = (1 - share) * own + share * logits.mean(axis=1)
 
     def slope(temperature: float) -> float:
         """Of the loss by 1/T: what the probabilities expect of the logits less what is there."""
         expected = (_softmax(logits / temperature) * logits).sum(axis=1)
-        return float(weights @ (expected - wanted))
+        return float((expected - wanted).sum())
 
     low, high = math.log(LOWEST), math.log(HIGHEST)
     for _ in range(N_STEPS):
@@ -128,7 +127,11 @@ def fit_temperature(
 
 
 def crossfit(
-    targets: NDArray[np.int64], shares: NDArray[np.float32], folds: NDArray[np.int64]
+    targets: NDArray[np.int64],
+    shares: NDArray[np.float32],
+    folds: NDArray[np.int64],
+    *,
+    weight: float = 1.0,
 ) -> NDArray[np.float32]:
     """Each fold's probabilities, scaled by the temperature of the other folds.
 
@@ -136,6 +139,7 @@ def crossfit(
         targets: class indices [N].
         shares: probabilities [N, C].
         folds: a number for each row [N], the same for all rows of one source.
+        weight: of a row, as for :func:`fit_temperature`.
 
     Returns:
         [N, C]: what calibration makes of rows that it was not fitted on.
@@ -143,7 +147,8 @@ def crossfit(
     scaled = shares.copy()
     for fold in np.unique(folds):
         own = folds == fold
-        scaled[own] = scale(shares[own], fit_temperature(targets[~own], shares[~own]))
+        temperature = fit_temperature(targets[~own], shares[~own], weight=weight)
+        scaled[own] = scale(shares[own], temperature)
     return scaled
 
 

@@ -82,7 +82,9 @@ def interval(
     """95 % interval of an accuracy by the percentile bootstrap over sources.
 
     Clips and segments of one source stand or fall together, so whole sources are drawn with
-    replacement (Efron and Tibshirani 1993, An Introduction to the Bootstrap).
+    replacement (Efron and Tibshirani 1993, An Introduction to the Bootstrap). Where all are right
+    or all wrong, and every drawing the same, the exact interval of so many sources takes its place
+    (Clopper and Pearson 1934, "The use of confidence or fiducial limits").
 
     Args:
         right: whether each clip or segment was right [N].
@@ -92,6 +94,9 @@ def interval(
     Returns:
         Lower and upper end; (nan, nan) of nothing.
     """
+    if len(right) and right.all() == right.any():
+        far = ((1 - CONFIDENCE) / 2) ** (1 / len(set(sources)))
+        return (far, 1.0) if right.all() else (0.0, 1 - far)
     sums = _sum_by_source(np.stack([right, np.ones(len(right))], axis=1), sources)
     totals = _resample(sums, seed=seed)
     return _ends(totals[:, 0] / totals[:, 1])
