@@ -4,7 +4,7 @@ python benchmarks/ablation.py DATA [--preset classic] [--epochs 15] [--seeds 3]
     [--parts ingredients clips]
 
 Grouped cross-validation with one ingredient changed at a time, and with fewer recordings to learn
-from; with half the epochs of the classic preset unless told otherwise. Every training is written
+from; with fewer epochs than the classic preset's unless told otherwise. Every training is written
 to build/ablation.json when it is done, and not done again: the same command goes on where it was
 ended.
 

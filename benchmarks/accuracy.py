@@ -5,13 +5,14 @@ python benchmarks/accuracy.py cats_dogs|esc10 DATA [--presets classic small larg
 
 Each preset is cross-validated in a process of its own, so that its memory can be told. A run that
 was ended goes on where it was if the same command is given again: its trainings lie in
-build/accuracy until they are done.
+build/accuracy, in a folder for each recipe, until they are done.
 
 Writes benchmarks/results/accuracy_SET.json (accuracy_SET_leaks.json where leaks are allowed) and
 docs/images/accuracy_SET.png.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -93,7 +94,9 @@ def complete(found: Mapping[str, Any], preset: str, *, seeds: int) -> bool:
 
 def crossvalidated(given: argparse.Namespace, preset: str, *, name: str) -> dict[str, Any]:
     """What ``stapes crossval`` says of one preset, and the most memory that it took."""
-    out, json_path = BUILD / name, BUILD / f"{name}.json"
+    recipe = json.dumps([preset_sizes(preset), preset_training(preset), as_dict(TrainingConfig())])
+    out = BUILD / f"{name}_{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+    json_path = out.with_suffix(".json")
     BUILD.mkdir(parents=True, exist_ok=True)
     going_on = ["--resume"] if (out / "trainings").exists() else ["--overwrite"]
     command = [
