@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stapes.cli import app
-from stapes.config import TrainingConfig, as_dict, preset_training
+from stapes.config import PRESETS, ModelConfig, TrainingConfig, as_dict, preset_training
 from stapes.inference import load
 
 ROOT = Path(__file__).parent.parent
@@ -69,6 +69,18 @@ def test_what_was_measured_and_shipped_is_the_recipe_of_today():
     measured = json.loads((ROOT / "benchmarks" / "results" / "shipped.json").read_text())
     for recipe in (measured["settings"], load("cats-dogs").model.about["settings"]):
         assert recipe == today
+
+
+@pytest.mark.parametrize("name", ["cats_dogs", "esc10"])
+def test_every_row_of_the_ladder_is_of_a_network_and_a_recipe_of_today(name):
+    found = json.loads((ROOT / "benchmarks" / "results" / f"accuracy_{name}.json").read_text())
+    assert list(found["presets"]) == list(PRESETS)
+    for preset, row in found["presets"].items():
+        config = ModelConfig(tuple(row["classes"]), **PRESETS[preset])
+        recipe = preset_training(preset, n_classes=len(config.classes))
+        assert row["settings"] == as_dict(TrainingConfig(**recipe))
+        assert row["parameters"] == config.n_parameters
+        assert row["multiply_adds"] == config.n_multiply_adds
 
 
 def test_the_readme_names_every_command_and_no_other():
