@@ -50,6 +50,11 @@ def test_files_come_in_the_order_they_are_given(classifier, folder):
     assert names(predict(classifier, given)) == [str(path) for path in given]
 
 
+def test_a_single_path_is_a_path_and_not_its_letters(classifier, folder):
+    for path in (folder / "a.wav", str(folder / "a.wav")):
+        assert names(predict(classifier, path)) == [str(folder / "a.wav")]
+
+
 def test_hop_and_vote_reach_every_recording(classifier, folder):
     path = folder / "a.wav"
     [dense] = predict(classifier, [path], hop="dense", vote="majority")

@@ -14,6 +14,7 @@ from stapes.clips import Clip
 from stapes.dataset import load_dataset
 from stapes.sharing import Finding, cache_folder, find_shared
 from stapes.synthesis import clip
+from stapes.tables import read_labels
 
 RATE = 16_000
 
@@ -148,6 +149,7 @@ def test_names_in_the_table_are_no_formulas_and_folds_stay_if_they_hold(tmp_path
     read = list(csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text())))
     assert [row["file_name"] for row in read] == ["./=a.wav", "b.wav", "c.wav"]
     assert {row["label"] for row in read} == {"'=x"}
+    assert {row.label for row in read_labels(tmp_path / "t.csv")} == {"=x"}
     assert [row["fold"] for row in read] == ["1", "1", "2"]
     rows[1]["fold"] = 2
     write_sources(tmp_path / "t.csv", found)

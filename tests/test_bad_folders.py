@@ -21,7 +21,7 @@ from stapes import audio
 from stapes.dataset import DecodedDataset, decode, load_dataset
 from stapes.errors import DataError
 from stapes.splits import folds, split
-from stapes.tables import csv_cell
+from stapes.tables import quoted
 
 GOOD = {"cat/0.wav", "cat/1.wav", "dog/0.wav", "dog/1.wav"}
 """What ``write_classes`` makes: the good input that no bad one may cost."""
@@ -476,7 +476,7 @@ def test_44_formulas_in_names_come_out_as_text(tmp_path):
     write_classes(tmp_path)
     write_wav(tmp_path / "=cmd|' " / "=1+1.wav")
     clip = load_dataset(tmp_path).clips[0]
-    assert csv_cell(clip.name).startswith("'=") and csv_cell(clip.label).startswith("'=")
+    assert quoted(clip.name).startswith("'=") and quoted(clip.label).startswith("'=")
 
 
 @pytest.mark.parametrize(

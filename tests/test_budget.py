@@ -94,7 +94,7 @@ def test_training_takes_what_the_budget_buys(tones_folder, tmp_path, monkeypatch
 
 
 def test_a_resumed_run_keeps_what_was_bought(tones_folder, tmp_path, monkeypatch):
-    bought = {"preset": "classic", "epochs": 1, "words": "as before"}
+    bought = {"preset": "classic", "epochs": 1, "words": "as before", "seconds": 9 * 3600.0}
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "budget.json").write_text(json.dumps(bought))
     metrics = holdout.train(
@@ -107,6 +107,9 @@ def test_a_resumed_run_keeps_what_was_bought(tones_folder, tmp_path, monkeypatch
     )
     assert metrics["budget"] == bought
     assert (metrics["preset"], metrics["settings"]["epochs"]) == ("classic", 1)
+    for other in ({"budget": "8h"}, {}, {"epochs": 1}):
+        with pytest.raises(UsageError, match=r"run: cannot resume, .* --budget 32400s"):
+            holdout.train(tones_folder, out=tmp_path / "run", resume=True, **other)
 
 
 @pytest.mark.parametrize("more", [{"epochs": 3}, {"preset": "small"}, {"preset": "classic"}])

@@ -172,6 +172,7 @@ def test_what_is_said_is_one_line_of_printable_text(capsys):
     [
         (MemoryError(), 4, "error: out of memory"),
         (OSError(errno.EIO, "Input/output error", "x.wav"), 4, "error: x.wav: Input/output error"),
+        (OSError(errno.ENOSPC, "No space left on device"), 4, "error: output: No space left on de"),
         (ModuleNotFoundError("no", name="torch"), 4, "error: .*pip install 'stapes[train]'"),
         (KeyboardInterrupt(), 130, ""),
     ],
@@ -270,6 +271,36 @@ def test_demo_does_all_of_it(stapes, tones_folder, tmp_path, monkeypatch, explai
     ended = stapes("demo", tones_folder, "--out", tmp_path / "short")
     assert ended.code == 0
     assert len(ended.err.splitlines()) == 1
+
+
+def test_demo_stays_in_its_folder_whatever_the_classes_are_called(
+    tones_folder, tmp_path, monkeypatch, explained
+):
+    monkeypatch.setattr(reporting, "render", lambda *_, **__: "page")
+    rows = [
+        f"{path.relative_to(tones_folder)},{path.parent.name}/../../evil"
+        for path in sorted(tones_folder.rglob("*.wav"))
+    ]
+    (tmp_path / "in").symlink_to(tones_folder)
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["file_name,label", *(f"in/{row}" for row in rows)]))
+    out = tmp_path / "demo"
+    demonstration.demo(table, out=out, epochs=1, steps_per_epoch=3, batch_size=4)
+    assert len(explained) == 2
+    assert {path.resolve().parent for path in explained} == {out}
+
+
+def test_an_empty_argument_is_not_the_current_folder(stapes, tones_folder):
+    for args in (("train", tones_folder, "--out", ""), ("predict", "cats-dogs", " ")):
+        ended = stapes(*args)
+        assert ended.code == 2
+        assert ended.error.endswith(f"nothing is given after {args[-2]}: is a variable empty?")
+
+
+def test_a_closed_output_is_no_trouble(stapes, folder, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    ended = stapes("predict", "cats-dogs", folder)
+    assert (ended.code, ended.err) == (0, "")
 
 
 # In a process of its own.

@@ -11,7 +11,7 @@ from stapes.clips import Clip
 from stapes.dataset import decode, load_dataset
 from stapes.errors import DataError
 from stapes.splits import given_split
-from stapes.tables import csv_cell
+from stapes.tables import quoted
 
 
 def labels(dataset) -> dict[str, str]:
@@ -226,6 +226,16 @@ def test_a_table_with_every_column(tmp_path):
     assert load_dataset(tmp_path / "metadata.csv") == dataset
 
 
+def test_what_a_selection_does_not_name_is_not_skipped(tmp_path):
+    write_classes(tmp_path, n_each=1)
+    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+    rows = ["dog/0.wav,dog", "cat/0.wav,cat"]
+    write_table(tmp_path / "selection.csv", "file_name,label", *rows)
+    assert load_dataset(tmp_path / "selection.csv").skipped == ()
+    write_table(tmp_path / "metadata.csv", "file_name,label", *rows)
+    assert [skip.name for skip in load_dataset(tmp_path).skipped] == ["loop.wav"]
+
+
 def test_events_of_one_file_are_one_source(tmp_path):
     write_wav(tmp_path / "night.wav", seconds=1.0)
     rows = [f"night.wav,{label},{i / 10},{(i + 1) / 10}" for i, label in enumerate("abab")]
@@ -264,8 +274,8 @@ def test_names_that_other_programs_wrote(tmp_path):
         ("", ""),
     ],
 )
-def test_csv_cell(text, shown):
-    assert csv_cell(text) == shown
+def test_quoted(text, shown):
+    assert quoted(text) == shown
 
 
 # Copies

@@ -313,6 +313,7 @@ WRONG = {
     "nan": np.append(noise(100), np.float32("nan")),
     "infinite": np.append(noise(100), np.float32("inf")),
     "infinite as float32": np.full(100, 1e300),
+    "infinite when squared": np.append(noise(100), np.float32(1e20)),
     "complex": np.zeros(100, complex),
     "objects": np.array(["a", None], object),
     "text": np.array(["a", "b"]),
@@ -334,6 +335,7 @@ def test_impossible_rates_are_a_programmers_mistake(classifier, rate):
 
 
 HOPS = [(None, 4096), ("dense", 1024), (1, 16_000), (0.5, 8000), (1 / 16_000, 1)]
+HOPS += [(np.float32(0.5), 8000), (np.int64(1), 16_000)]
 
 
 @pytest.mark.parametrize(("hop", "samples"), HOPS)

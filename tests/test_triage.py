@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from recordings import write_classes, write_table
 from stapes.clips import Clip, Dataset
-from stapes.corrections import apply_labels, quoted, unquoted
+from stapes.corrections import apply_labels
 from stapes.dataset import load_dataset
 from stapes.errors import DataError
+from stapes.tables import quoted, unquoted
 from stapes.triage import (
     COLUMNS,
     Region,

@@ -41,8 +41,9 @@ def clips_of_table(table: Path) -> Dataset:
         *_repeat_warnings(len(clips) - len(kept), table=table),
         *_overlap_warnings(kept, table=table),
     )
-    skipped = unusable | {skip.name: skip for skip in found.skipped}
-    return Dataset(table.parent, kept, tuple(skipped.values()), found.ignored, warnings)
+    if table.name == TABLE_NAME:  # which describes the whole folder
+        unusable |= {skip.name: skip for skip in found.skipped}
+    return Dataset(table.parent, kept, tuple(unusable.values()), found.ignored, warnings)
 
 
 def _clip(root: Path, row: LabelRow, *, name: str) -> Clip:

@@ -14,7 +14,7 @@ Hop = float | Literal["dense"] | None
 
 def predict(
     model: str | Path | Classifier,
-    paths: Iterable[str | Path],
+    paths: str | Path | Iterable[str | Path],
     *,
     hop: Hop = None,
     vote: Vote = "mean",
@@ -39,7 +39,7 @@ def predict(
     """
     classifier = model if isinstance(model, Classifier) else load(model)
     classifier.hop_length(hop)  # a bad hop is told before any reading
-    paths = list(paths)
+    paths = [paths] if isinstance(paths, str | Path) else list(paths)
     recordings = list(_expand(paths))
     if not recordings:
         raise DataError(

@@ -21,7 +21,7 @@ from stapes.fingerprint import RATE_HZ
 from stapes.progress import Progress, silent
 from stapes.segments import Waveform
 from stapes.sharing import Finding, Heard, cache_folder, compare, find_shared, hear, in_threads
-from stapes.tables import FORMULA_STARTS, csv_cell
+from stapes.tables import FORMULA_STARTS, quoted
 
 __all__ = [
     "Finding",
@@ -164,7 +164,7 @@ def write_sources(path: str | Path, results: Mapping[str, Any]) -> None:
     writer.writerow(["file_name", "label", "source", *columns])
     for row in rows:
         name = _relative(Path(results["folder"], row["file_name"]), Path(path).parent)
-        cells = (csv_cell(row["label"]), csv_cell(row["source"]))
+        cells = (quoted(row["label"]), quoted(row["source"]))
         writer.writerow([name, *cells, *(row[column] for column in columns)])
     write_text(path, text.getvalue())
 

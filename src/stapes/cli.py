@@ -40,6 +40,7 @@ from stapes.options import (
     check_out,
     given,
     hop_of,
+    refuse_empty,
 )
 from stapes.terminal import (
     finish,
@@ -361,6 +362,7 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            refuse_empty(sys.argv[1:])
             code = app(prog_name="stapes", standalone_mode=False) or 0
     except StapesError as error:
         code = _fail(str(error), error.exit_code)
@@ -378,7 +380,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
         code = 0
     except OSError as error:
-        code = _fail(f"{error.filename}: {error.strerror}; check the path")
+        code = _fail(f"{error.filename or 'output'}: {error.strerror}; check the path")
     sys.exit(code)
 
 

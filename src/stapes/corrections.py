@@ -11,27 +11,13 @@ from typing import NamedTuple
 
 from stapes.clips import Clip, Dataset, listing, printable
 from stapes.errors import DataError
-from stapes.tables import FORMULA_STARTS, is_utf8, read_table
+from stapes.tables import is_utf8, read_table, unquoted
 
 LEAVE_OUT = "-"
 """The label of a clip that should not be used at all."""
 
 TIME_TOLERANCE_SECONDS = 0.001
 """Spreadsheets round; two events of a file that begin and end this close are the same."""
-
-
-def quoted(text: str) -> str:
-    """Text for a cell that no spreadsheet runs as a formula and :func:`unquoted` reads back.
-
-    >>> quoted("=cmd"), quoted("'=cmd"), unquoted("'=cmd"), quoted("cat.wav")
-    ("'=cmd", "''=cmd", '=cmd', 'cat.wav')
-    """
-    return "'" + text if text.startswith((*FORMULA_STARTS, "'")) else text
-
-
-def unquoted(cell: str) -> str:
-    """The text of a cell that :func:`quoted` made."""
-    return cell[1:] if cell.startswith("'") and quoted(cell[1:]) == cell else cell
 
 
 class Correction(NamedTuple):

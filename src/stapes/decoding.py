@@ -215,7 +215,8 @@ class Decoder:
         if self._non_finite == "refuse":
             raise AudioError(
                 f"{self._name}: samples that are NaN, infinite or absurdly large, first at "
-                f"{first:.3f} s: export it again, or read it with non_finite='zero'"
+                f"{first:.3f} s: export it again, or read it by stapes.audio.read with"
+                " non_finite='zero'"
             )
         self._zeroed.append((int(bad.sum()), first, last))
         frames[bad] = 0.0

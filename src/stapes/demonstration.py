@@ -7,6 +7,7 @@ from stapes.archive import predict
 from stapes.clips import Skip
 from stapes.dataset import load_dataset
 from stapes.explanation import MAX_SECONDS, explain
+from stapes.files import file_name
 from stapes.holdout import train
 from stapes.progress import Progress, silent
 from stapes.synthesis import write_demo
@@ -55,9 +56,8 @@ def demo(
     pages = {"report": run / "report.html"}
     for name, label in held_out:
         if f"one {label}" not in pages and str(root / name) in short:
-            pages[f"one {label}"] = explain(
-                run, root / name, out=folder / f"explain-{label}", overwrite=overwrite
-            )
+            page = folder / f"explain-{file_name(label)}"
+            pages[f"one {label}"] = explain(run, root / name, out=page, overwrite=overwrite)
     return {"metrics": metrics, "predictions": answers, "pages": pages}
 
 

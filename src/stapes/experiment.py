@@ -131,9 +131,19 @@ def _regrouped(
     if leaks == "refuse":
         copies = [finding for finding in findings if finding.kind != "overlap"]
         check_undivided(_with_sources(clips, copies))
-    told = _told(clips, findings, leaks)
+    told = (*_told(clips, findings, leaks), *_contradictions(clips, findings))
     joined = _with_sources(clips, findings)
     return replace(decoded, clips=joined, warnings=(*decoded.warnings, *told))
+
+
+def _contradictions(clips: Sequence[Clip], findings: Sequence[Finding]) -> tuple[str, ...]:
+    """What to know of clips that share audio and are called by different names."""
+    found = [f.clips for f in findings if len({clips[i].label for i in f.clips}) > 1]
+    if not found:
+        return ()
+    pairs = [" = ".join(clips[i].title for i in indices[:2]) for indices in found]
+    told = f"{len(found)} pairs of recordings share audio and have different labels: "
+    return (told + listing(pairs, n_shown=3) + ": correct the labels, or remove one of each",)
 
 
 def _with_sources(clips: Sequence[Clip], findings: Sequence[Finding]) -> tuple[Clip, ...]:

@@ -17,6 +17,9 @@ from stapes.errors import StapesError
 TEMPORARY_PREFIX = ".stapes-"
 """Begins the names of temporary files, so that orphans of a killed run can be told."""
 
+MOST_BYTES = 200
+"""Of another name in the name of a file; systems allow 255."""
+
 
 @contextmanager
 def replacing(path: str | Path, *, n_bytes: int = 0) -> Iterator[IO[bytes]]:
@@ -73,6 +76,16 @@ def write_text(path: str | Path, content: str) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Replace a file by ``content`` as indented JSON, atomically; nan becomes null."""
     write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def file_name(name: str) -> str:
+    """A file name without folders that every system allows, from any other name.
+
+    >>> file_name("bird/../../wren")
+    'bird_.._.._wren'
+    """
+    safe = "".join(c if c.isalnum() or c in "-_. " else "_" for c in name)
+    return safe.encode("utf-8", "replace")[-MOST_BYTES:].decode("utf-8", "ignore").strip(". ")
 
 
 def remove_orphans(folder: Path) -> None:

@@ -73,7 +73,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
             decoded.clips, share=TEST_SHARE, seed=training_config.seed
         )
         experiment.check_learnable(decoded, [training], training_config)
-        bought = _earlier_choice(folder) if resume and seconds is not None else None
+        bought = _earlier_choice(folder, seconds) if resume else None
         if seconds is not None and bought is None:
             bought = choose(
                 decoded,
@@ -143,10 +143,18 @@ def _budget_seconds(budget: str | None, *, fixed: bool) -> float | None:
     return parse_budget(budget) if budget is not None else None
 
 
-def _earlier_choice(folder: Path) -> dict[str, Any] | None:
-    """What a budget bought when the run to be resumed began."""
+def _earlier_choice(folder: Path, seconds: float | None) -> dict[str, Any] | None:
+    """What a budget bought when the run to be resumed began; it must be the same."""
     path = folder / runs.BUDGET_FILE
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    bought: dict[str, Any] = json.loads(path.read_text())
+    if bought["seconds"] != seconds:
+        raise UsageError(
+            f"{folder}: cannot resume, it was begun with --budget {bought['seconds']:g}s: give the"
+            " same or a new --out folder"
+        )
+    return bought
 
 
 def _learn(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -14,6 +15,7 @@ from stapes import audio, checkpoint
 from stapes.calibration import scale
 from stapes.checkpoint import Model
 from stapes.config import ModelConfig
+from stapes.decoding import LOUDEST
 from stapes.engine import FoldedNetwork, probabilities
 from stapes.errors import ModelFileError, UsageError
 from stapes.profile import Profiler, shifts
@@ -249,8 +251,8 @@ class Classifier:
             return self.config.hop_length
         if hop == "dense":
             return self.config.dense_hop_length
-        finite = isinstance(hop, int | float) and math.isfinite(hop)
-        samples = round(hop * self.config.sample_rate) if finite else 0
+        number = isinstance(hop, Real) and not isinstance(hop, bool) and math.isfinite(hop)
+        samples = round(float(hop) * self.config.sample_rate) if number else 0
         if not 1 <= samples <= length:
             raise UsageError(
                 f"hop is {hop!r} seconds: give 'dense' or seconds above 0, at most"
@@ -317,8 +319,8 @@ class Classifier:
         if waveform.ndim != 1 or not len(waveform) or waveform.dtype.kind not in "fiu":
             raise ValueError(f"a waveform is [T], real: this is {waveform.dtype} {waveform.shape}")
         waveform = _within_one(waveform)
-        if not np.isfinite(waveform).all():
-            raise ValueError("the waveform has samples that are not finite")
+        if not (np.abs(waveform) <= LOUDEST).all():  # nor is NaN
+            raise ValueError("the waveform has samples that are not finite, or absurdly large")
         if sample_rate is None or sample_rate == self.config.sample_rate:
             return waveform
         if not (math.isfinite(sample_rate) and sample_rate > 0):

@@ -44,12 +44,11 @@ class Memory:
         marks = {written[i : i + MARK_LENGTH] for i in range(0, len(written), MARK_LENGTH)}
         data = _data_of(Path(path))
         rate = model.config.sample_rate
-        if not marks or data is None:
-            return cls(frozenset(marks), _read(None, sample_rate=rate, progress=progress))
-        read = _read(data, sample_rate=rate, progress=progress)
+        read = _read(data if marks else None, sample_rate=rate, progress=progress)
         clips = read.only([i for i, w in enumerate(read.waveforms) if mark(w) in marks])
-        told = f"what {path} learnt from is no longer in {data}: only exact copies are recognised"
-        return cls(frozenset(marks), clips, () if clips.clips else (told,))
+        where = f"no longer in {data}" if data else "not at hand"
+        told = f"what {path} learnt from is {where}: only exact copies are recognised"
+        return cls(frozenset(marks), clips, (told,) if marks and not clips.clips else ())
 
     def knows(self, decoded: DecodedDataset, *, progress: Progress) -> list[bool]:
         """For each clip, whether the model learnt from it, or from what shares audio with it.

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -78,6 +79,13 @@ def hop_of(hop: str | None) -> float | Literal["dense"] | None:
         return float(hop)
     except ValueError:
         raise UsageError(f"--hop is {hop!r}: give seconds, such as 0.5, or 'dense'") from None
+
+
+def refuse_empty(arguments: Sequence[str]) -> None:
+    """Raise UsageError for an argument of nothing: as a path it would be the current folder."""
+    for before, argument in pairwise(["stapes", *arguments]):
+        if not argument.strip():
+            raise UsageError(f"nothing is given after {before}: is a variable empty?")
 
 
 def check_json(path: Path | None, data: Path) -> None:

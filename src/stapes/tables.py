@@ -33,13 +33,18 @@ class LabelRow:
     end_seconds: float | None
 
 
-def csv_cell(text: str) -> str:
-    """Text for a cell of a CSV file that spreadsheets show instead of running it.
+def quoted(text: str) -> str:
+    """Text for a cell that no spreadsheet runs as a formula and :func:`unquoted` reads back.
 
-    >>> csv_cell("=cmd"), csv_cell("cat.wav")
-    ("'=cmd", 'cat.wav')
+    >>> quoted("=cmd"), quoted("'=cmd"), unquoted("'=cmd"), quoted("cat.wav")
+    ("'=cmd", "''=cmd", '=cmd', 'cat.wav')
     """
-    return "'" + text if text.startswith(FORMULA_STARTS) else text
+    return "'" + text if text.startswith((*FORMULA_STARTS, "'")) else text
+
+
+def unquoted(cell: str) -> str:
+    """The text of a cell that :func:`quoted` made."""
+    return cell[1:] if cell.startswith("'") and quoted(cell[1:]) == cell else cell
 
 
 def is_utf8(text: str) -> bool:
@@ -141,8 +146,8 @@ def _label_row(cells: dict[str, str], *, where: str, line: int) -> LabelRow:
     return LabelRow(
         line=line,
         file_name=cells["file_name"],
-        label=unicodedata.normalize("NFC", cells["label"].strip()),
-        source=cells.get("source", "").strip() or None,
+        label=unicodedata.normalize("NFC", unquoted(cells["label"].strip())),
+        source=unquoted(cells.get("source", "").strip()) or None,
         fold=None if fold is None else int(fold),
         start_seconds=start or 0.0,
         end_seconds=end,

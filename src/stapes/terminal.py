@@ -227,10 +227,10 @@ def _answer(shares: Sequence[float]) -> list[str]:
 
 
 def _row(cells: Sequence[str]) -> str:
-    from stapes.tables import csv_cell
+    from stapes.tables import quoted
 
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow([csv_cell(cell) for cell in cells])
+    csv.writer(line, lineterminator="\n").writerow([quoted(cell) for cell in cells])
     return line.getvalue()
 
 
@@ -242,8 +242,9 @@ def write_lines(lines: Iterable[str], out: Path | None) -> None:
     """Print lines as they come, or put them into a file that appears when it is whole."""
     if out is None:
         for line in lines:
-            sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape"))
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as where it was closed
+                sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape"))
+                sys.stdout.flush()
         return
     with replacing(out) as file:
         for line in lines:

@@ -106,7 +106,8 @@ def fit(
             if state_path is not None and (epoch_ends or stop):
                 _save(state, state_path, identity)
             if stop:
-                raise StopRequestedError(stop, f"interrupted after step {state.step}")
+                saved = "; --resume goes on there" if state_path is not None else ""
+                raise StopRequestedError(stop, f"interrupted after step {state.step}{saved}")
             if _finished(state, settings):
                 break
     return state

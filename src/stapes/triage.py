@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stapes.clips import Clip, printable
-from stapes.corrections import apply_labels, quoted
-from stapes.files import write_text
+from stapes.corrections import apply_labels
+from stapes.files import file_name, write_text
+from stapes.tables import quoted
 
 __all__ = [
     "Region",
@@ -42,9 +43,6 @@ N_SHOWN = 3
 
 ROUNDING = 1e-9
 """Two classes this close are alike."""
-
-MOST_BYTES = 200
-"""Of a clip's name in the name of a file; systems allow 255."""
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
@@ -262,7 +260,7 @@ def write_audacity(
         lines[suspicion.clip.name] += _label_lines(suspicion, timeline, segment_seconds)
     written = []
     for number, (name, content) in enumerate(lines.items(), start=1):
-        path = place / f"{number:03d} {_file_name(name)}.txt"
+        path = place / f"{number:03d} {file_name(name)}.txt"
         write_text(path, "".join(content))
         written.append(path)
     return written
@@ -286,9 +284,3 @@ def _line(clip: Clip, start: float, end: float, words: str) -> str:
     """One label, from times in the clip to times in its recording."""
     offset = clip.start_seconds
     return f"{offset + start:.6f}\t{offset + end:.6f}\t{printable(words)}\n"
-
-
-def _file_name(name: str) -> str:
-    """A file name without folders that every system allows, from a clip's name."""
-    safe = "".join(c if c.isalnum() or c in "-_. " else "_" for c in name)
-    return safe.encode("utf-8", "replace")[-MOST_BYTES:].decode("utf-8", "ignore").strip(". ")
