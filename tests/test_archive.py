@@ -66,7 +66,7 @@ def test_hop_and_vote_reach_every_recording(classifier, folder):
 def test_a_model_may_be_a_path(run_folder, folder):
     assert len(names(predict(run_folder, [folder / "a.wav"]))) == 1
     with pytest.raises(ModelFileError):
-        next(predict(folder / "no model", [folder]))
+        predict(folder / "no model", [folder])
 
 
 def test_bad_files_are_skipped_with_a_reason_and_no_other_is_lost(classifier, folder):
@@ -115,27 +115,26 @@ def test_names_that_are_not_text_come_back_as_they_are(classifier, folder):
 
 
 def test_a_path_that_does_not_exist_is_told_before_any_work(classifier, folder):
-    found = predict(classifier, [folder / "a.wav", folder / "missing.wav"])
     with pytest.raises(UsageError, match=r"missing\.wav: no such file"):
-        next(found)
+        predict(classifier, [folder / "a.wav", folder / "missing.wav"])
 
 
 def test_a_wrong_hop_is_told_before_any_work(classifier, folder):
     with pytest.raises(UsageError, match="hop is 7"):
-        next(predict(classifier, [folder], hop=7))
+        predict(classifier, [folder], hop=7)
 
 
 def test_no_recordings_at_all_is_an_error(classifier, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no recordings in .*empty"):
-        next(predict(classifier, [tmp_path / "empty"]))
+        predict(classifier, [tmp_path / "empty"])
     with pytest.raises(DataError, match="no recordings"):
-        next(predict(classifier, []))
+        predict(classifier, [])
 
 
 def test_progress_counts_every_recording_once(classifier, folder):
     (folder / "empty.wav").write_bytes(b"")
     told = []
     results = list(predict(classifier, [folder], progress=lambda *counts: told.append(counts)))
-    assert told == [(i, 5) for i in range(1, 6)]
+    assert told == [("predicting", i, 5, "") for i in range(1, 6)]
     assert len(results) == 5

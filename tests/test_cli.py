@@ -297,6 +297,20 @@ def test_an_empty_argument_is_not_the_current_folder(stapes, tones_folder):
         assert ended.error.endswith(f"nothing is given after {args[-2]}: is a variable empty?")
 
 
+def test_a_refused_training_leaves_no_folder(stapes, folder, tmp_path):
+    (tmp_path / "there").mkdir()
+    for name in ("new", "there"):  # of one class
+        assert stapes("train", folder, "--out", tmp_path / name).code == 4
+    assert not (tmp_path / "new").exists()
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_path_that_is_not_there_is_told_before_anything_is_answered(stapes, folder):
+    for args in ((folder, folder / "nothing.wav"), (folder, "--hop", "9")):
+        ended = stapes("predict", "cats-dogs", *args)
+        assert (ended.code, ended.out) == (2, b"")
+
+
 def test_a_closed_output_is_no_trouble(stapes, folder, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     ended = stapes("predict", "cats-dogs", folder)

@@ -15,7 +15,8 @@ from stapes.runs import FILES, LOCK_FILE, clear, refuse_inside, refuse_model_of,
 def test_a_new_folder_is_made_and_left_without_a_lock(tmp_path):
     with run_folder(tmp_path / "a" / "b", resume=False, overwrite=False) as folder:
         assert (folder / LOCK_FILE).read_text() == str(os.getpid())
-    assert list(folder.iterdir()) == []
+        (folder / "mine").touch()
+    assert [path.name for path in folder.iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize("name", FILES)

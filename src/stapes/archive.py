@@ -1,6 +1,6 @@
 """Many recordings, one after the other; one bad file never costs the others."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +8,7 @@ from stapes.clips import Skip, listing
 from stapes.errors import AudioError, DataError, UsageError
 from stapes.folders import find_recordings, not_a_file
 from stapes.inference import Classifier, Prediction, Vote, load
+from stapes.progress import Progress, silent
 
 Hop = float | Literal["dense"] | None
 
@@ -18,7 +19,7 @@ def predict(
     *,
     hop: Hop = None,
     vote: Vote = "mean",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Iterator[Prediction | Skip]:
     """Classify files and everything in folders; what cannot be read is said, not raised.
 
@@ -29,8 +30,8 @@ def predict(
         vote: how the segments' answers become the recording's.
         progress: told after each recording.
 
-    Yields:
-        The answer for each recording in turn, or why it was skipped.
+    Returns:
+        The answer for each recording in turn, or why it was skipped, as they are asked for.
 
     Raises:
         UsageError: a path that does not exist, or a hop out of range.
@@ -45,10 +46,13 @@ def predict(
         raise DataError(
             f"no recordings in {listing(list(map(str, paths)))}: give files or folders of them"
         )
-    for done, item in enumerate(recordings, start=1):
-        yield item if isinstance(item, Skip) else _one(classifier, item, hop=hop, vote=vote)
-        if progress is not None:
-            progress(done, len(recordings))
+
+    def answers() -> Iterator[Prediction | Skip]:
+        for done, item in enumerate(recordings, start=1):
+            yield item if isinstance(item, Skip) else _one(classifier, item, hop=hop, vote=vote)
+            progress("predicting", done, len(recordings), "")
+
+    return answers()
 
 
 def _expand(paths: Iterable[str | Path]) -> Iterator[Path | Skip]:

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -283,16 +283,16 @@ def predict(
         check_out(out, read=paths, overwrite=overwrite)
     skipped: list[Skip] = []
 
-    def answers(report: Callable[[int, int], None]) -> "Iterator[Prediction]":
-        for item in run(classifier, paths, hop=hop_of(hop), vote=vote, progress=report):
+    def answers(results: "Iterable[Prediction | Skip]") -> "Iterator[Prediction]":
+        for item in results:
             if isinstance(item, Skip):
                 skipped.append(item)
             else:
                 yield item
 
     with progress_bar() as progress:
-        found = answers(lambda done, total: progress("predicting", done, total, ""))
-        lines = WRITERS[output_format](found, classifier.classes, segments=segments)
+        results = run(classifier, paths, hop=hop_of(hop), vote=vote, progress=progress)
+        lines = WRITERS[output_format](answers(results), classifier.classes, segments=segments)
         write_lines(lines, out)
     tell_skipped([(skip.name, skip.reason) for skip in skipped])
 

@@ -134,6 +134,7 @@ def refuse_inside(out: str | Path, *data: str | Path) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     try:
+        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / LOCK_FILE, "a+")  # noqa: SIM115 (closed below, kept while locked)
     except OSError as error:
@@ -146,6 +147,9 @@ def _locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             (folder / LOCK_FILE).unlink(missing_ok=True)
+            if made:
+                with suppress(OSError):  # but for a folder with something in it
+                    folder.rmdir()
 
 
 def _take(lock: IO[str], folder: Path) -> None:
