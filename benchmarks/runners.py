@@ -1,5 +1,6 @@
 """Peers that answer: for each a few ways to run the same network, of which the quickest counts."""
 
+import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ import presenting
 from peers import TorchNetwork, arrays, folded, like
 from stapes.config import ModelConfig
 
-SEGMENT_LENGTH, MOST_AT_ONCE = 16_000, 1_000_000
+SEGMENT_LENGTH = 16_000
 
 Array = NDArray[np.float32]
 Runner = Callable[[Array], Array]
@@ -156,7 +157,7 @@ def onnx_runtime(path: Path, threads: int) -> Ways:
         found = [session.run(None, {"segments": segments[i : i + most]})[0] for i in parts]
         return np.concatenate(found)
 
-    sizes = {"one by one": 1, "four at once": 4, "sixteen at once": 16, "all at once": MOST_AT_ONCE}
+    sizes = {"one by one": 1, "four at once": 4, "sixteen at once": 16, "all at once": sys.maxsize}
     return {way: lambda x, most=most: run(x, most) for way, most in sizes.items()}
 
 

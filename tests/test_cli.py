@@ -290,11 +290,13 @@ def test_demo_stays_in_its_folder_whatever_the_classes_are_called(
     assert {path.resolve().parent for path in explained} == {out}
 
 
-def test_an_empty_argument_is_not_the_current_folder(stapes, tones_folder):
+def test_an_empty_argument_is_not_the_current_folder(stapes, tones_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for args in (("train", tones_folder, "--out", ""), ("predict", "cats-dogs", " ")):
         ended = stapes(*args)
         assert ended.code == 2
         assert ended.error.endswith(f"nothing is given after {args[-2]}: is a variable empty?")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_refused_training_leaves_no_folder(stapes, folder, tmp_path):

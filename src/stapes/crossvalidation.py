@@ -63,7 +63,8 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
     started = time.monotonic()
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}: give at least 1")
-    (options, _), sizes = experiment.parse(settings, preset), preset_sizes(preset)
+    options, _ = experiment.parse(settings, preset)  # what is wrong is told before any reading
+    sizes = preset_sizes(preset)
     if out is not None:
         runs.refuse_inside(out, data, *options.foreign)
     if resume and out is None:
