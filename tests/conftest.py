@@ -46,6 +46,12 @@ def run_folder(tones_folder, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def no_report(monkeypatch):
+    """Leaves out the page, which takes longer to draw than such a model to train."""
+    monkeypatch.setattr("stapes.reporting.render", lambda *_, **__: "page")
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a command ended, and what it wrote."""
