@@ -94,7 +94,8 @@ def complete(found: Mapping[str, Any], preset: str, *, seeds: int) -> bool:
 
 def crossvalidated(given: argparse.Namespace, preset: str, *, name: str) -> dict[str, Any]:
     """What ``stapes crossval`` says of one preset, and the most memory that it took."""
-    recipe = json.dumps([preset_sizes(preset), preset_training(preset), as_dict(TrainingConfig())])
+    trained = [preset_training(preset, n_classes=n) for n in (2, 10)]
+    recipe = json.dumps([preset_sizes(preset), trained, as_dict(TrainingConfig())])
     out = BUILD / f"{name}_{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
     json_path = out.with_suffix(".json")
     BUILD.mkdir(parents=True, exist_ok=True)

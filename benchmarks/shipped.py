@@ -6,22 +6,24 @@ python benchmarks/shipped.py DATA [--seeds 3] [--foreign FOLDER ...] [--ship NAM
 Writes benchmarks/results/shipped.json and benchmarks/results/reproduce.json, and with --ship the
 model that comes with the package, which learns from all recordings and is calibrated by the
 answers out of fold. What a split by file would say takes as long as the rest; the protocols of the
-notebook do not depend on the recipe.
+notebook do not depend on the recipe. A run that was ended goes on where it was if the same command
+is given again: its trainings lie in build/shipped until they are done.
 """
 
 import argparse
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import stapes
 from stapes.checkpoint import MODEL_FILE
 from stapes.files import write_json
+from stapes.runs import TRAININGS_FOLDER
 from stapes.terminal import print_metrics, print_protocols, progress_bar
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = Path(__file__).parent.parent / "src" / "stapes" / "models"
+BUILD = Path(__file__).parent.parent / "build" / "shipped"
 
 LISTS = ("roc", "mistakes", "suspicious", "examples")
 """What a report shows clip by clip, and no document quotes."""
@@ -35,18 +37,20 @@ def main() -> None:
     arguments.add_argument("--ship")
     arguments.add_argument("--without", nargs="*", default=[], choices=["by-file", "protocols"])
     given = arguments.parse_args()
-    with progress_bar() as progress, tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
+    with progress_bar() as progress:
+        going_on = (BUILD / TRAININGS_FOLDER).exists()
         metrics = stapes.crossval(
             given.data,
-            out=run,
+            out=BUILD,
+            resume=going_on,
+            overwrite=not going_on,
             seeds=given.seeds,
             foreign=given.foreign,
             by_file="by-file" not in given.without,
             progress=progress,
         )
         if given.ship:
-            shutil.copyfile(run / MODEL_FILE, MODELS / f"{given.ship}.safetensors")
+            shutil.copyfile(BUILD / MODEL_FILE, MODELS / f"{given.ship}.safetensors")
         write_json(RESULTS / "shipped.json", without_lists(metrics))
     print_metrics(metrics, title=f"{len(metrics['folds'])} folds, {given.seeds} seeds")
     for fold in metrics["folds"]:

@@ -5,8 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tones import write_tone, write_tones
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no error
+settings.load_profile("untimed")
 
 QUICK = {"epochs": 2, "steps_per_epoch": 40, "batch_size": 12, "averaging": 0.8}
 

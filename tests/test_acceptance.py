@@ -33,7 +33,7 @@ def test_with_one_clip_a_source_it_is_the_order_statistic(n):
     st.lists(st.tuples(st.integers(0, 6), st.integers(0, 12)), min_size=1, max_size=40),
     st.sampled_from([Fraction(1, 2), Fraction(3, 4), Fraction(4, 5), Fraction(9, 10)]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_is_the_highest_score_with_little_enough_below(rows, coverage):
     sources = [str(source) for source, _ in rows]
     scores = [Fraction(score, 16) for _, score in rows]

@@ -69,7 +69,7 @@ def recording_at_48_khz():
     return clip("meow", np.random.default_rng(5), seconds=4.0, sample_rate=48_000)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     shift=st.integers(0, 96_000),
     gain_db=st.floats(-30, 10),

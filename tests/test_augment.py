@@ -100,6 +100,17 @@ def test_varying_is_its_formula(monkeypatch, build, length, n_taps):
     np.testing.assert_allclose(found, wanted, atol=2e-5)
 
 
+@pytest.mark.skipif(not native.available(), reason="needs the kernels")
+@pytest.mark.parametrize(
+    ("name", "value"), [("partners", 64), ("partners", -1), ("noise_starts", 1)]
+)
+def test_what_is_not_there_is_refused(name, value):
+    by = variations(np.random.default_rng(0), 7, LENGTH)
+    getattr(by, name)[-1] = value
+    with pytest.raises(ValueError, match="row 63 asks for what is not there"):
+        augment.vary(batch(), by, torch.zeros(LENGTH))
+
+
 def test_silence_stays_silent():
     by = replace(variations(np.random.default_rng(0), 7, LENGTH), noise_levels=np.zeros(64, "f4"))
     assert not augment.vary(torch.zeros(64, LENGTH), by, torch.zeros(LENGTH)).any()

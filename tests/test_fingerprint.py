@@ -63,7 +63,7 @@ def test_hashes_are_in_order_of_time_and_hundreds_a_second():
     assert 200 < len(prints) / 4.0 < 600
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(gain_db=st.floats(-20, 6), inverted=st.booleans())
 def test_level_and_polarity_change_few_hashes(gain_db, inverted):
     waveform = scene(1)
@@ -80,7 +80,7 @@ def test_blocks_do_not_show(monkeypatch):
     np.testing.assert_array_equal(np.sort(fingerprint(waveform)), np.sort(whole))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(start=st.integers(8_000, 24_000))
 def test_two_cuts_are_a_candidate_at_their_offset(start):
     waveform = scene(3, seconds=5.0)

@@ -110,7 +110,7 @@ def test_the_same_sound_under_two_labels_is_told(overlapping):
     whole, _ = soundfile.read(overlapping / "b/1.wav")
     write_wave(overlapping / "a/3.wav", (0.25 * whole).astype(np.float32))
     assert read(overlapping)[0].warnings[-1] == (
-        "1 pairs of recordings share audio and have different labels: a/3.wav = b/1.wav: correct"
+        "recordings with different labels share audio (1 pair): a/3.wav = b/1.wav: correct"
         " the labels, or remove one of each"
     )
 

@@ -126,7 +126,7 @@ shapes = st.integers(1, 5).flatmap(
 )
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80, derandomize=True)
 @given(
     shapes,
     st.lists(st.integers(1, 20), min_size=1, max_size=4),
@@ -200,7 +200,7 @@ def test_stretches_outside_are_refused():
         pooled(0, 1, frames=np.zeros((1, 32, 10)))
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50, derandomize=True)
 @given(st.sampled_from([0, 1, 20, 9_001]), st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_blocks_are_described(n_blocks, length, seed):
     blocks = np.random.default_rng(seed).normal(3, 1, (n_blocks, length)).astype(np.float32)

@@ -51,7 +51,7 @@ def training() -> TrainingProfile:
 
 
 @given(cuts=st.lists(st.integers(0, 40_000), max_size=8), seconds=st.sampled_from([0.005, 2.5, 40]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_result_does_not_depend_on_where_blocks_end(cuts, seconds):
     wave = bark(1, seconds=seconds, peak=1.2)
     profiler = Profiler(RATE)

@@ -51,7 +51,7 @@ def starts_by_rejection(waveform, length, gate):
     return [i for i in starts if np.abs(waveform[i : i + length]).max() >= gate * peak]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.sampled_from([0.0, 0.1, 0.39, 0.4, -0.7, 1.0]), min_size=1, max_size=60),
     st.integers(1, 20),

@@ -42,7 +42,7 @@ def labels_of(clips: list[Clip], indices: list[int]) -> Counter[str]:
     return Counter(clips[i].label for i in indices)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.lists(st.integers(1, 7), min_size=2, max_size=12), min_size=2, max_size=4),
     share=st.floats(0.05, 0.95),

@@ -165,7 +165,7 @@ words = st.text(min_size=1, max_size=9).filter(lambda t: "\0" not in t and t.str
 words = words.filter(lambda text: text.encode("utf-8", "ignore").decode() == text)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     rows=st.lists(
         st.tuples(names | tricky, words), min_size=1, max_size=5, unique_by=lambda r: r[0]
@@ -316,7 +316,7 @@ def test_clips_of_one_file_share_a_file_of_labels_and_names_do_not_collide(tmp_p
     assert [start for start, _, _ in read_audacity(paths[0])] == [0, 0, 5, 5]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(name=names | st.just("../../up.wav") | st.just("x" * 300), label=words)
 def test_no_name_leaves_the_folder_or_breaks_a_line(tmp_path_factory, name, label):
     folder = tmp_path_factory.mktemp("audacity")

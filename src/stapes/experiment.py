@@ -142,7 +142,7 @@ def _contradictions(clips: Sequence[Clip], findings: Sequence[Finding]) -> tuple
     if not found:
         return ()
     pairs = [" = ".join(clips[i].title for i in indices[:2]) for indices in found]
-    told = f"{len(found)} pairs of recordings share audio and have different labels: "
+    told = f"recordings with different labels share audio ({_n_pairs(found)}): "
     return (told + listing(pairs, n_shown=3) + ": correct the labels, or remove one of each",)
 
 
@@ -157,7 +157,7 @@ def _told(clips: Sequence[Clip], findings: Sequence[Finding], leaks: Leaks) -> t
     if not new:
         return ()
     pairs = [" = ".join(clips[i].title for i in finding.clips[:2]) for finding in new]
-    told = f"{len(new)} pairs of recordings share audio and now count as one source: "
+    told = f"recordings that share audio now count as one source ({_n_pairs(new)}): "
     crossing = [
         *divided(clips, new, [clip.fold for clip in clips]),
         *divided(clips, new, [clip.part for clip in clips]),
@@ -171,8 +171,12 @@ def _told(clips: Sequence[Clip], findings: Sequence[Finding], leaks: Leaks) -> t
     )
     return (
         told + listing(pairs, n_shown=3),
-        f"{len(crossing)} of these pairs lie on two sides of the data's own split: {action}",
+        f"of these, {_n_pairs(crossing)} on two sides of the data's own split: {action}",
     )
+
+
+def _n_pairs(pairs: Sequence[object]) -> str:
+    return "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
 
 
 def class_names(clips: Sequence[Clip]) -> tuple[str, ...]:
