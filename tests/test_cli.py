@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -249,6 +250,18 @@ def test_explain_refuses_what_makes_no_figure(stapes, run_folder, folder, tmp_pa
     assert not (tmp_path / "x").exists()
     (folder / "bad.wav").write_bytes(b"no audio")
     assert stapes("explain", run_folder, folder / "bad.wav", "--out", tmp_path / "x").code == 4
+
+
+def test_pages_of_labels_that_files_cannot_tell_apart_are_two(
+    tones_folder, tmp_path, monkeypatch, explained
+):
+    for old, new in (("high", "a?b"), ("low", "a:b")):
+        shutil.copytree(tones_folder / old, tmp_path / "data" / new)
+    monkeypatch.setattr(reporting, "render", lambda *_, **__: "page")
+    quick = {"epochs": 1, "steps_per_epoch": 3, "batch_size": 4}
+    pages = demonstration.demo(tmp_path / "data", out=tmp_path / "demo", **quick)["pages"]
+    places = [pages[f"one {label}"].parent.name for label in ("a?b", "a:b")]
+    assert sorted(places) == ["explain-a_b", "explain-a_b_"]
 
 
 def test_demo_does_all_of_it(stapes, tones_folder, tmp_path, monkeypatch, explained):

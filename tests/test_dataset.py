@@ -226,6 +226,16 @@ def test_a_table_with_every_column(tmp_path):
     assert load_dataset(tmp_path / "metadata.csv") == dataset
 
 
+@pytest.mark.parametrize(("column", "told"), [("split", 1), ("Subset", 1), ("comment", 0)])
+def test_a_column_of_parts_that_is_not_read_is_told(tmp_path, column, told):
+    write_classes(tmp_path, n_each=1)
+    rows = "dog/0.wav,dog,train", "cat/0.wav,cat,test"
+    write_table(tmp_path / "metadata.csv", f"file_name,label,{column}", *rows)
+    warnings = load_dataset(tmp_path).warnings
+    assert len(warnings) == told
+    assert all(f"column {column.lower()} is not read: give a column fold" in w for w in warnings)
+
+
 def test_what_a_selection_does_not_name_is_not_skipped(tmp_path):
     write_classes(tmp_path, n_each=1)
     (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")

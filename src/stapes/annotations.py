@@ -14,12 +14,15 @@ from stapes.clips import Clip, Dataset, Skip, listing, printable
 from stapes.config import SAMPLE_RATE
 from stapes.errors import AudioError, DataError
 from stapes.folders import Found, find_recordings, not_a_file
-from stapes.tables import LabelRow, read_labels
+from stapes.tables import LabelRow, column_names, read_labels
 
 TABLE_NAME = "metadata.csv"
 """The table that describes the folder it is in."""
 
 ONE_LABEL = " (a recording has one label; several at once are not supported)"
+
+SPLIT_COLUMNS = ("split", "subset", "partition")
+"""What other programs call the parts of a set; who has such a column should know it is not read."""
 
 END_TOLERANCE_SECONDS = 0.01
 """By how much an event may end behind its recording: the rounding of annotation programs."""
@@ -38,6 +41,7 @@ def clips_of_table(table: Path) -> Dataset:
     named = {clip.name for clip in kept} | unusable.keys()
     warnings = (
         *_check_unlabelled(found, named, table=table),
+        *_split_warnings(table),
         *_repeat_warnings(len(clips) - len(kept), table=table),
         *_overlap_warnings(kept, table=table),
     )
@@ -170,6 +174,16 @@ def _check_unlabelled(found: Found, named: Set[str], *, table: Path) -> tuple[st
     if table.name == TABLE_NAME:
         raise DataError(f"{message}: add rows for them or move them away")
     return (f"{message}: they are left out",)
+
+
+def _split_warnings(table: Path) -> tuple[str, ...]:
+    named = [name for name in column_names(table) if name in SPLIT_COLUMNS]
+    if not named:
+        return ()
+    return (
+        f"{printable(str(table))}: column {listing(named)} is not read: give a column fold, with a "
+        "number for each part, to have every part judged by what learnt from the others",
+    )
 
 
 def _repeat_warnings(n_repeated: int, *, table: Path) -> tuple[str, ...]:

@@ -56,8 +56,10 @@ def demo(
     pages = {"report": run / "report.html"}
     for name, label in held_out:
         if f"one {label}" not in pages and str(root / name) in short:
-            page = folder / f"explain-{file_name(label)}"
-            pages[f"one {label}"] = explain(run, root / name, out=page, overwrite=overwrite)
+            place = folder / f"explain-{file_name(label)}"
+            while place in {page.parent for page in pages.values()}:  # of a label much like it
+                place = place.with_name(f"{place.name}_")
+            pages[f"one {label}"] = explain(run, root / name, out=place, overwrite=overwrite)
     return {"metrics": metrics, "predictions": answers, "pages": pages}
 
 

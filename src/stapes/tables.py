@@ -63,6 +63,12 @@ def read_labels(path: Path) -> list[LabelRow]:
     return [_label_row(cells, where=f"{where}:{line}", line=line) for line, cells in rows]
 
 
+def column_names(path: Path) -> list[str]:
+    """Those of a CSV file, as :func:`read_table` reads it; none of an empty file."""
+    _, header = next(_records(_read_text(path), where=printable(str(path))), (1, []))
+    return [cell.strip().lower() for cell in header]
+
+
 def read_table(
     path: Path, *, required: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[tuple[int, dict[str, str]]]:
