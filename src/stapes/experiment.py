@@ -171,7 +171,7 @@ def _told(clips: Sequence[Clip], findings: Sequence[Finding], leaks: Leaks) -> t
     )
     return (
         told + listing(pairs, n_shown=3),
-        f"of these, {_n_pairs(crossing)} on two sides of the data's own split: {action}",
+        f"of these on two sides of the data's own split: {_n_pairs(crossing)}; {action}",
     )
 
 
