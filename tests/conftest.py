@@ -95,5 +95,5 @@ def folder(tmp_path):
     """Three recordings, one of them shorter than a segment."""
     write_tone(tmp_path / "in" / "a.wav", "low", seed=1)
     write_tone(tmp_path / "in" / "b.wav", "high", seed=2, seconds=2.0)
-    write_tone(tmp_path / "in" / "c.wav", "high", seed=3, seconds=0.5)
+    write_tone(tmp_path / "in" / "c.wav", "high", seed=3, seconds=0.8)
     return tmp_path / "in"
