@@ -5,14 +5,13 @@ python benchmarks/accuracy.py cats_dogs|esc10 DATA [--presets classic small larg
 
 Each preset is cross-validated in a process of its own, so that its memory can be told. A run that
 was ended goes on where it was if the same command is given again: its trainings lie in
-build/accuracy, in a folder for each recipe, until they are done.
+build/crossval, in a folder for each recipe, until they are done.
 
 Writes benchmarks/results/accuracy_SET.json (accuracy_SET_leaks.json where leaks are allowed) and
 docs/images/accuracy_SET.png.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
@@ -27,7 +26,7 @@ from matplotlib.figure import Figure
 import machine
 import presenting
 import tables
-from shipped import without_lists
+from shipped import place, without_lists
 from stapes.colours import ACCENT, INK, LINE, MUTED
 from stapes.config import (
     PRESETS,
@@ -39,11 +38,11 @@ from stapes.config import (
 )
 from stapes.drawing import WIDE, new_figure, styled
 
-BUILD = Path(__file__).parent.parent / "build" / "accuracy"
 STAPES = Path(sys.executable).parent / "stapes"
 
 TICKS = {"1,000": 1e3, "10,000": 1e4, "100,000": 1e5, "1 M": 1e6, "10 M": 1e7, "100 M": 1e8}
 TITLES = {"cats_dogs": "cats and dogs", "esc10": "ESC-10"}
+N_CLASSES = {"cats_dogs": 2, "esc10": 10}
 ACDNET = "Mohaimenuzzaman et al. 2023, doi:10.1016/j.patcog.2022.109025"
 
 PUBLISHED: dict[str, dict[str, tuple[float, float, str]]] = {
@@ -94,16 +93,13 @@ def complete(found: Mapping[str, Any], preset: str, *, seeds: int) -> bool:
 
 def crossvalidated(given: argparse.Namespace, preset: str, *, name: str) -> dict[str, Any]:
     """What ``stapes crossval`` says of one preset, and the most memory that it took."""
-    trained = [preset_training(preset, n_classes=n) for n in (2, 10)]
-    recipe = json.dumps([preset_sizes(preset), trained, as_dict(TrainingConfig())])
-    out = BUILD / f"{name}_{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+    out, going_on = place(name, preset, n_classes=N_CLASSES[given.set])
     json_path = out.with_suffix(".json")
-    BUILD.mkdir(parents=True, exist_ok=True)
-    going_on = ["--resume"] if (out / "trainings").exists() else ["--overwrite"]
+    out.parent.mkdir(parents=True, exist_ok=True)
     command = [
         *(str(STAPES), "crossval", given.data, "--preset", preset, "--seeds", str(given.seeds)),
         *("--out", str(out), "--json", str(json_path), "--leaks", given.leaks, "--no-by-file"),
-        *("--threads", str(given.threads), *going_on),
+        *("--threads", str(given.threads), "--resume" if going_on else "--overwrite"),
     ]
     presenting.say(" ".join(command))
     process = subprocess.Popen(command)

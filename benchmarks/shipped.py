@@ -7,23 +7,27 @@ Writes benchmarks/results/shipped.json and benchmarks/results/reproduce.json, an
 model that comes with the package, which learns from all recordings and is calibrated by the
 answers out of fold. What a split by file would say takes as long as the rest; the protocols of the
 notebook do not depend on the recipe. A run that was ended goes on where it was if the same command
-is given again: its trainings lie in build/shipped until they are done.
+is given again: its trainings lie in build/crossval, in a folder for each recipe, until they are
+done.
 """
 
 import argparse
+import hashlib
+import json
 import shutil
 import sys
 from pathlib import Path
 
 import stapes
 from stapes.checkpoint import MODEL_FILE
+from stapes.config import TrainingConfig, as_dict, preset_sizes, preset_training
 from stapes.files import write_json
 from stapes.runs import TRAININGS_FOLDER
 from stapes.terminal import print_metrics, print_protocols, progress_bar
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = Path(__file__).parent.parent / "src" / "stapes" / "models"
-BUILD = Path(__file__).parent.parent / "build" / "shipped"
+BUILD = Path(__file__).parent.parent / "build" / "crossval"
 
 LISTS = ("roc", "mistakes", "suspicious", "examples")
 """What a report shows clip by clip, and no document quotes."""
@@ -37,11 +41,11 @@ def main() -> None:
     arguments.add_argument("--ship")
     arguments.add_argument("--without", nargs="*", default=[], choices=["by-file", "protocols"])
     given = arguments.parse_args()
+    run, going_on = place("shipped", "classic", n_classes=2)
     with progress_bar() as progress:
-        going_on = (BUILD / TRAININGS_FOLDER).exists()
         metrics = stapes.crossval(
             given.data,
-            out=BUILD,
+            out=run,
             resume=going_on,
             overwrite=not going_on,
             seeds=given.seeds,
@@ -50,7 +54,7 @@ def main() -> None:
             progress=progress,
         )
         if given.ship:
-            shutil.copyfile(BUILD / MODEL_FILE, MODELS / f"{given.ship}.safetensors")
+            shutil.copyfile(run / MODEL_FILE, MODELS / f"{given.ship}.safetensors")
         write_json(RESULTS / "shipped.json", without_lists(metrics))
     print_metrics(metrics, title=f"{len(metrics['folds'])} folds, {given.seeds} seeds")
     for fold in metrics["folds"]:
@@ -60,6 +64,14 @@ def main() -> None:
             protocols = stapes.reproduce(given.data, seeds=given.seeds, progress=progress)
         print_protocols(protocols)
         write_json(RESULTS / "reproduce.json", protocols)
+
+
+def place(name: str, preset: str, *, n_classes: int) -> tuple[Path, bool]:
+    """The run folder of a cross-validation with today's recipe, and whether to go on there."""
+    training = preset_training(preset, n_classes=n_classes)
+    recipe = json.dumps([preset_sizes(preset), training, as_dict(TrainingConfig())])
+    folder = BUILD / f"{name}_{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+    return folder, (folder / TRAININGS_FOLDER).exists()
 
 
 def without_lists(metrics: dict) -> dict:

@@ -158,6 +158,19 @@ def machine_line(name: str) -> str:
     return f"{machine['processor']}, {machine['processors']} processors{together}, {kernels}"
 
 
+def other_machine_line(name: str) -> str:
+    """A training step on another machine, and the peers that were asked for."""
+    found = read(name)
+    results = found["results"]
+    ours = results["stapes, making its batch"]["seconds"]["median"] * 1e3
+    keras = min(r["times_ours"]["median"] for n, r in results.items() if is_way(n, "Keras"))
+    eager = results["PyTorch"]["times_ours"]["median"]
+    return (
+        f"{machine_line(name)} (load {found['machine']['load_average_before']:.1f} before it): a "
+        f"training step with its batch {ours:.1f} ms, Keras {keras:.1f} ×, PyTorch {eager:.1f} ×"
+    )
+
+
 def load_line() -> str:
     """How busy the machine was before each benchmark of speed, by the average of a minute."""
     names = ("train_step", "inference", "end_to_end", "scaling", "install")
@@ -238,6 +251,7 @@ TABLES = (
     speed_table,
     lambda: f"{machine_line('train_step')}\n",
     lambda: f"{load_line()}\n",
+    lambda: f"{other_machine_line('train_step_avx2')}\n",
     files_table,
     lambda: f"{machine_line('end_to_end')}\n",
     robustness_table,

@@ -35,6 +35,7 @@ def test_the_tables_of_the_readme_are_those_of_the_results(name):
         ("speed", "speed_table", ()),
         ("speed", "machine_line", ("train_step",)),
         ("speed", "load_line", ()),
+        ("speed", "other_machine_line", ("train_step_avx2",)),
         ("speed", "machine_line", ("inference",)),
         ("speed", "files_table", ()),
         ("speed", "machine_line", ("end_to_end",)),

@@ -14,15 +14,12 @@ from stapes.clips import Clip, Dataset, Skip, listing, printable
 from stapes.config import SAMPLE_RATE
 from stapes.errors import AudioError, DataError
 from stapes.folders import Found, find_recordings, not_a_file
-from stapes.tables import LabelRow, column_names, read_labels
+from stapes.tables import LabelRow, read_labels
 
 TABLE_NAME = "metadata.csv"
 """The table that describes the folder it is in."""
 
 ONE_LABEL = " (a recording has one label; several at once are not supported)"
-
-SPLIT_COLUMNS = ("split", "subset", "partition")
-"""What other programs call the parts of a set; who has such a column should know it is not read."""
 
 END_TOLERANCE_SECONDS = 0.01
 """By how much an event may end behind its recording: the rounding of annotation programs."""
@@ -33,7 +30,8 @@ def clips_of_table(table: Path) -> Dataset:
     if reason := _unusable(table):
         raise DataError(f"{printable(str(table))}: {reason}: put the table of labels there")
     found = find_recordings(table.parent)
-    located, unusable = _locate(read_labels(table), table=table, found=found)
+    rows, parts = read_labels(table)
+    located, unusable = _locate(rows, table=table, found=found)
     clips = [_clip(table.parent, row, name=name) for row, name in located]
     lines = [row.line for row, _ in located]
     _check_ends(clips, lines, table=table)
@@ -41,7 +39,7 @@ def clips_of_table(table: Path) -> Dataset:
     named = {clip.name for clip in kept} | unusable.keys()
     warnings = (
         *_check_unlabelled(found, named, table=table),
-        *_split_warnings(table),
+        *_split_warnings(parts, table=table),
         *_repeat_warnings(len(clips) - len(kept), table=table),
         *_overlap_warnings(kept, table=table),
     )
@@ -176,13 +174,12 @@ def _check_unlabelled(found: Found, named: Set[str], *, table: Path) -> tuple[st
     return (f"{message}: they are left out",)
 
 
-def _split_warnings(table: Path) -> tuple[str, ...]:
-    named = [name for name in column_names(table) if name in SPLIT_COLUMNS]
-    if not named:
+def _split_warnings(columns: Sequence[str], *, table: Path) -> tuple[str, ...]:
+    if not columns:
         return ()
     return (
-        f"{printable(str(table))}: column {listing(named)} is not read: give a column fold, with a "
-        "number for each part, to have every part judged by what learnt from the others",
+        f"{printable(str(table))}: column {listing(columns)} is not read: give a column fold, with "
+        "a number for each part, to have every part judged by what learnt from the others",
     )
 
 

@@ -16,6 +16,9 @@ from stapes.errors import DataError
 REQUIRED = ("file_name", "label")
 OPTIONAL = ("source", "fold", "start_seconds", "end_seconds")
 
+SPLIT_COLUMNS = ("split", "subset", "partition")
+"""What other programs call the parts of a set; who has such a column should know it is not read."""
+
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """First characters that make a spreadsheet run a cell (owasp.org, "CSV Injection")."""
 
@@ -52,21 +55,19 @@ def is_utf8(text: str) -> bool:
     return not any("\udc80" <= c <= "\udcff" for c in text)
 
 
-def read_labels(path: Path) -> list[LabelRow]:
+def read_labels(path: Path) -> tuple[list[LabelRow], list[str]]:
     """Read a table with the columns file_name, label and optionally those in ``OPTIONAL``.
+
+    Returns:
+        The rows, and which of ``SPLIT_COLUMNS`` the table has, which are not read.
 
     Raises:
         DataError: what cannot be read, as ``file:line: trouble``.
     """
     where = printable(str(path))
-    rows = read_table(path, required=REQUIRED, optional=OPTIONAL)
-    return [_label_row(cells, where=f"{where}:{line}", line=line) for line, cells in rows]
-
-
-def column_names(path: Path) -> list[str]:
-    """Those of a CSV file, as :func:`read_table` reads it; none of an empty file."""
-    _, header = next(_records(_read_text(path), where=printable(str(path))), (1, []))
-    return [cell.strip().lower() for cell in header]
+    rows = list(read_table(path, required=REQUIRED, optional=OPTIONAL))
+    parts = [name for name in SPLIT_COLUMNS if rows and name in rows[0][1]]
+    return [_label_row(cells, where=f"{where}:{line}", line=line) for line, cells in rows], parts
 
 
 def read_table(
