@@ -149,7 +149,8 @@ def test_names_in_the_table_are_no_formulas_and_folds_stay_if_they_hold(tmp_path
     read = list(csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text())))
     assert [row["file_name"] for row in read] == ["./=a.wav", "b.wav", "c.wav"]
     assert {row["label"] for row in read} == {"'=x"}
-    assert {row.label for row in read_labels(tmp_path / "t.csv")} == {"=x"}
+    labels, _ = read_labels(tmp_path / "t.csv")
+    assert {row.label for row in labels} == {"=x"}
     assert [row["fold"] for row in read] == ["1", "1", "2"]
     rows[1]["fold"] = 2
     write_sources(tmp_path / "t.csv", found)
