@@ -8,9 +8,10 @@ from torch.nn import functional as F
 
 import sounds
 from stapes import training
-from stapes.batches import Batch, Examples, batches
+from stapes.batches import Batch, batches
 from stapes.config import ModelConfig, TrainingConfig
 from stapes.engine import FoldedNetwork
+from stapes.generator import Examples
 from stapes.inference import BLOCK_SECONDS, SegmentOutputs, segment_outputs
 from stapes.model import Network
 from stapes.segments import Waveform
@@ -28,8 +29,9 @@ def training_steps(config: ModelConfig, settings: TrainingConfig) -> tuple[Call,
     """
     clips = sounds.calls(N_CLIPS)
     names = [str(i) for i in range(N_CLIPS)]
-    known = Examples(names, [waveform for _, waveform in clips], [target for target, _ in clips])
-    coming = batches(config, settings, known, Examples([], [], []), first_step=0)
+    targets = [target for target, _ in clips]
+    known = Examples(names, [waveform for _, waveform in clips], targets, sources=names)
+    coming = batches(config, settings, known, Examples([], [], [], []), first_step=0)
     whole, alone = (training._begin(config, settings) for _ in range(2))
 
     def step(state: training.State, batch: Batch) -> None:

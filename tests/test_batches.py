@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from stapes import native, native_batches, negatives
-from stapes.batches import Examples, MadeUp, batches
+from stapes.batches import MadeUp, batches
 from stapes.config import ModelConfig, TrainingConfig
-from stapes.generator import SegmentGenerator
+from stapes.generator import Examples, SegmentGenerator
 from stapes.segments import normalise
 
 CONFIG = ModelConfig(("a", "b"), n_layers=3, n_filters=4, segment_length=1001)
@@ -19,7 +19,12 @@ RATE = 16_000
 def clips(*targets: int) -> Examples:
     rng = np.random.default_rng(0)
     waveforms = [rng.normal(size=900 + 400 * i).astype(np.float32) for i in range(len(targets))]
-    return Examples([str(i) for i in range(len(targets))], waveforms, targets)
+    names = [str(i) for i in range(len(targets))]
+    return Examples(names, waveforms, targets, sources=names)
+
+
+def twice(waveform) -> Examples:
+    return Examples("ab", [waveform, waveform], [0, 1], sources="ab")
 
 
 def some(n: int, *, first: int = 0, foreign: Examples | None = None, mixing: float = 1.0):
@@ -65,7 +70,7 @@ def test_drawing_is_linear_interpolation_about_the_middle(monkeypatch, build):
     places = np.arange(5000, dtype=np.float32)
     noise = np.random.default_rng(2).normal(size=5000).astype(np.float32)
     drawn, heard = (
-        SegmentGenerator([w, w], [0, 1], segment_length=1000, gate=0, speed=0.2, seed=4)
+        SegmentGenerator(twice(w), segment_length=1000, gate=0, speed=0.2, seed=4)
         .batch(3, batch_size=64)
         .segments.astype(np.float64)
         for w in (places, noise)
@@ -83,7 +88,7 @@ def test_drawing_is_linear_interpolation_about_the_middle(monkeypatch, build):
 @pytest.mark.parametrize("n_rows", [0, 1, 3])
 def test_any_number_of_segments_is_drawn(n_rows):
     noise = np.random.default_rng(2).normal(size=5000).astype(np.float32)
-    generator = SegmentGenerator([noise, noise], [0, 1], segment_length=1000, gate=0)
+    generator = SegmentGenerator(twice(noise), segment_length=1000, gate=0)
     batch = generator.batch(3, batch_size=n_rows)
     assert batch.segments.shape == (n_rows, 1000) and len(batch.clips) == n_rows
 

@@ -1,12 +1,14 @@
 """Cutting, the gate and the generator against brute force."""
 
+import string
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stapes import segments as s
-from stapes.generator import SegmentGenerator
+from stapes.generator import Examples, SegmentGenerator
 
 
 def test_normalised_segments_have_mean_zero_and_rms_one_whatever_their_level():
@@ -64,11 +66,16 @@ def test_gated_intervals_are_what_rejection_keeps(values, length, gate):
     assert found == starts_by_rejection(waveform, length, np.float32(gate))
 
 
+def examples(waveforms, targets, sources=string.ascii_lowercase):
+    names = [f"{i}.wav" for i in range(len(targets))]
+    return Examples(names, waveforms, targets, sources[: len(targets)])
+
+
 def make_generator(**changes):
     rng = np.random.default_rng(1)
     waveforms = [rng.normal(size=n).astype(np.float32) for n in (700, 300, 50, 400)]
     options = {"segment_length": 100, "gate": 0.4, "seed": 3} | changes
-    return waveforms, SegmentGenerator(waveforms, [0, 0, 1, 1], **options)
+    return waveforms, SegmentGenerator(examples(waveforms, [0, 0, 1, 1]), **options)
 
 
 def test_a_batch_depends_on_seed_and_step_alone():
@@ -109,7 +116,9 @@ def vars_of(batch):
 def test_speed_changes_the_pitch_by_up_to_its_share():
     time = np.arange(4000) / 1000
     tone = np.sin(2 * np.pi * 100 * time).astype(np.float32)
-    generator = SegmentGenerator([tone, tone], [0, 1], segment_length=1000, gate=0, speed=0.2)
+    generator = SegmentGenerator(
+        examples([tone, tone], [0, 1]), segment_length=1000, gate=0, speed=0.2
+    )
     segments = generator.batch(0, batch_size=64).segments
     tones = np.abs(np.fft.rfft(segments * np.hanning(1000))).argmax(axis=1)  # Hz
     assert tones.min() >= 79
@@ -120,6 +129,18 @@ def test_speed_changes_the_pitch_by_up_to_its_share():
 def test_classes_come_equally_often_however_many_clips_they_have():
     rng = np.random.default_rng(0)
     waveforms = [rng.normal(size=200).astype(np.float32) for _ in range(20)]
-    generator = SegmentGenerator(waveforms, [0] * 18 + [1] * 2, segment_length=100, gate=0)
+    clips = examples(waveforms, [0] * 18 + [1] * 2)
+    generator = SegmentGenerator(clips, segment_length=100, gate=0)
     targets = np.concatenate([generator.batch(i, batch_size=50).targets for i in range(40)])
     assert abs(targets.mean() - 0.5) < 0.04  # 2000 draws: 3.6 standard errors
+
+
+def test_sources_of_a_class_come_equally_often_however_many_clips_they_have():
+    rng = np.random.default_rng(0)
+    waveforms = [rng.normal(size=200).astype(np.float32) for _ in range(9)]
+    clips = examples(waveforms, [0] * 5 + [1] * 4, "aaaabbccd")  # b has a clip of each class
+    generator = SegmentGenerator(clips, segment_length=100, gate=0)
+    clips = np.concatenate([generator.batch(i, batch_size=60).clips for i in range(100)])
+    shares = np.bincount(clips, minlength=9) / len(clips)
+    wanted = [1 / 16] * 4 + [1 / 4] + [1 / 6, 1 / 12, 1 / 12, 1 / 6]
+    np.testing.assert_allclose(shares, wanted, atol=0.02)  # 6000 draws: 3.5 standard errors

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 import torch
 
 from stapes import stepping, training
-from stapes.batches import Examples
 from stapes.config import ModelConfig, TrainingConfig
 from stapes.engine import FoldedNetwork, probabilities
 from stapes.errors import StopRequestedError, TrainingError, UsageError
+from stapes.generator import Examples
 from stapes.segments import normalise
 from stapes.training import fit, learning_rate
 
@@ -30,7 +31,8 @@ def tones(*, n_clips: int = 8, seed: int = 0) -> Examples:
         tone = np.sin(2 * np.pi * hertz * time) + 0.1 * rng.normal(size=len(time))
         waveforms.append((tone * rng.uniform(0.01, 1)).astype(np.float32))
         targets.append(i % 2)
-    return Examples([f"clip {i}" for i in range(n_clips)], waveforms, targets)
+    names = [f"clip {i}" for i in range(n_clips)]
+    return Examples(names, waveforms, targets, sources=names)
 
 
 def same(one, other) -> bool:
@@ -188,9 +190,8 @@ PLAIN |= {"epochs": 12, "steps_per_epoch": 25, "averaging": 0.9}
 def test_the_users_own_negatives_are_learnt_as_none_of_the_classes():
     known = tones()
     others = [hum(5000, seed=i) for i in range(4)]
-    both = Examples(
-        [*known.names, *"abcd"], [*known.waveforms, *others], [*known.targets, -1, -1, -1, -1]
-    )
+    names = [*known.names, *"abcd"]
+    both = Examples(names, [*known.waveforms, *others], [*known.targets, *[-1] * 4], names)
     settings = TrainingConfig(negatives=0.5, **PLAIN)
     state = fit(CONFIG, settings, training=both, validation=both)
     assert state.history[-1]["validation_accuracy"] >= 0.9  # of the classes alone
@@ -249,7 +250,7 @@ def test_patience_stops_early_and_the_best_epoch_is_kept():
         averaging=0.0,
     )
     backwards = tones(seed=1)
-    swapped = Examples(backwards.names, backwards.waveforms, [1 - t for t in backwards.targets])
+    swapped = replace(backwards, targets=[1 - t for t in backwards.targets])
     state = fit(CONFIG, settings, training=tones(), validation=swapped)
     losses = [row["validation_loss"] for row in state.history]
     assert len(losses) < 50

@@ -4,7 +4,7 @@ Batch number n is a function of the seed and n alone.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stapes import augment, negatives
 from stapes.config import ModelConfig, TrainingConfig
-from stapes.generator import SegmentGenerator
+from stapes.generator import Examples, SegmentGenerator
 from stapes.segments import Waveform, normalise
 
 N_MODELS, MODEL_SAMPLES = (8, 256), 2**22
@@ -23,36 +23,6 @@ N_MODELS, MODEL_SAMPLES = (8, 256), 2**22
 
 KEPT_BYTES = 32_000_000
 """Size of the memory that is freed at the start, so that later ones are kept: below 32 MiB."""
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Clips to learn from or to be measured on.
-
-    Attributes:
-        names: what errors call each clip.
-        waveforms: one [T] a clip.
-        targets: class index of each clip; -1 for what is none of the classes.
-    """
-
-    names: Sequence[str]
-    waveforms: Sequence[Waveform]
-    targets: Sequence[int]
-
-    def of_classes(self) -> "Examples":
-        """The clips that are of a class."""
-        return self._pick([i for i, target in enumerate(self.targets) if target >= 0])
-
-    def of_none(self) -> "Examples":
-        """The clips that are none of the classes."""
-        return self._pick([i for i, target in enumerate(self.targets) if target < 0])
-
-    def _pick(self, rows: Sequence[int]) -> "Examples":
-        return Examples(
-            [self.names[i] for i in rows],
-            [self.waveforms[i] for i in rows],
-            [self.targets[i] for i in rows],
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +153,7 @@ def _generator(
     config: ModelConfig, settings: TrainingConfig, examples: Examples
 ) -> SegmentGenerator:
     return SegmentGenerator(
-        examples.waveforms,
-        [max(target, 0) for target in examples.targets],
+        examples,
         segment_length=config.segment_length,
         gate=config.gate,
         speed=settings.speed,

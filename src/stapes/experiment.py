@@ -25,7 +25,7 @@ from stapes.sharing import cache_folder, find_shared
 from stapes.splits import check_undivided, split
 
 if TYPE_CHECKING:
-    from stapes.batches import Examples
+    from stapes.generator import Examples
     from stapes.training import State, Step
 
 Leaks = Literal["refuse", "regroup", "allow"]
@@ -254,10 +254,11 @@ def learn(
 def _examples(
     decoded: DecodedDataset, indices: Sequence[int], classes: Sequence[str]
 ) -> "Examples":
-    from stapes.batches import Examples
+    from stapes.generator import Examples
 
     clips, waveforms = decoded.pick(indices)
-    return Examples([c.title for c in clips], waveforms, targets_of(clips, classes).tolist())
+    targets = targets_of(clips, classes).tolist()
+    return Examples([c.title for c in clips], waveforms, targets, [c.source for c in clips])
 
 
 def about(

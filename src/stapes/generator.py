@@ -1,4 +1,4 @@
-"""Batches for ever: a random class, a random clip, a random start whose segment passes the gate.
+"""Batches for ever: a random class, source and clip, a random start whose segment passes the gate.
 
 Batch number n is a function of the seed and n alone, so training resumes exactly at any step
 and batches may be made ahead of time.
@@ -7,7 +7,7 @@ and batches may be made ahead of time.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -25,6 +25,39 @@ and 16 steps behind the last."""
 
 
 @dataclass(frozen=True, slots=True)
+class Examples:
+    """Clips to learn from or to be measured on.
+
+    Attributes:
+        names: what errors call each clip.
+        waveforms: one [T] a clip.
+        targets: class index of each clip; -1 for what is none of the classes.
+        sources: where each clip comes from.
+    """
+
+    names: Sequence[str]
+    waveforms: Sequence[Waveform]
+    targets: Sequence[int]
+    sources: Sequence[str]
+
+    def of_classes(self) -> "Examples":
+        """The clips that are of a class."""
+        return self._pick([i for i, target in enumerate(self.targets) if target >= 0])
+
+    def of_none(self) -> "Examples":
+        """The clips that are none of the classes."""
+        return self._pick([i for i, target in enumerate(self.targets) if target < 0])
+
+    def _pick(self, rows: Sequence[int]) -> "Examples":
+        return Examples(
+            [self.names[i] for i in rows],
+            [self.waveforms[i] for i in rows],
+            [self.targets[i] for i in rows],
+            [self.sources[i] for i in rows],
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Raw segments [B, segment_length], the class index and the clip of each [B]."""
 
@@ -34,12 +67,15 @@ class Batch:
 
 
 class SegmentGenerator:
-    """Draws segments of labelled clips; short clips lie at a random place among zeros."""
+    """Draws segments of labelled clips; short clips lie at a random place among zeros.
+
+    Classes come equally often, and so do the sources of a class, for many clips of one say little
+    more than a few.
+    """
 
     def __init__(
         self,
-        waveforms: Sequence[Waveform],
-        targets: Sequence[int],
+        examples: Examples,
         *,
         segment_length: int,
         gate: float,
@@ -49,14 +85,17 @@ class SegmentGenerator:
         """Find the admissible starts of every clip, and lay the clips into one array.
 
         Args:
-            waveforms: one [T] a clip.
-            targets: class index of each clip; every index from 0 to the highest must occur.
+            examples: the clips.
             segment_length: samples of a segment.
             gate: smallest peak of a segment, as a share of its clip's peak.
             speed: segments are played up to this share faster or slower (0: as recorded).
             seed: of every random choice.
         """
-        self._clips_of_class = _Groups.of(targets)
+        targets, waveforms = examples.targets, examples.waveforms
+        sources = list(zip(targets, examples.sources, strict=True))  # of one class each
+        self._clips_of_source = _Groups.of(sources)
+        self._sources_of_class = _Groups.of([target for target, _ in sorted(set(sources))])
+        self._targets = np.array(targets)
         self._segment_length = segment_length
         self._speed = speed
         self._seed = seed
@@ -89,14 +128,14 @@ class SegmentGenerator:
         """
         batch_size = len(out)
         rng = np.random.default_rng([self._seed, step])
-        targets = rng.integers(self._clips_of_class.n_groups, size=batch_size)
-        clips = self._clips_of_class.member(targets, rng)
+        classes = rng.integers(len(self._sources_of_class.sizes), size=batch_size)
+        clips = self._clips_of_source.member(self._sources_of_class.member(classes, rng), rng)
         rates = 1.0 + self._speed * rng.uniform(-1.0, 1.0, batch_size)
         starts = self._start(clips, rng)
         # A segment's middle stays in place at any speed, so a loud sample seldom leaves it.
         firsts = starts + (1 - rates) * (self._segment_length - 1) / 2
         self._interpolate(firsts, rates, out=out)
-        return targets, clips
+        return self._targets[clips], clips
 
     def _start(self, clips: Indices, rng: np.random.Generator) -> Indices:
         """Uniform over the admissible starts of each clip, as places in the array: [B] -> [B]."""
@@ -122,20 +161,19 @@ class SegmentGenerator:
 
 @dataclass(frozen=True, slots=True)
 class _Groups:
-    """Clips of the same class: members [N] group after group, with first places and sizes."""
+    """Members [N] group after group, with the first places and the sizes of the groups."""
 
     members: Indices
     firsts: Indices
     sizes: Indices
 
     @classmethod
-    def of(cls, targets: Sequence[int]) -> Self:
-        sizes = np.bincount(targets)
-        return cls(np.argsort(targets, kind="stable"), np.cumsum(sizes) - sizes, sizes)
-
-    @property
-    def n_groups(self) -> int:
-        return len(self.sizes)
+    def of(cls, names: Sequence[Any]) -> Self:
+        """From the name of each member's group; groups are sorted by theirs."""
+        numbers = {name: i for i, name in enumerate(sorted(set(names)))}
+        groups = [numbers[name] for name in names]
+        sizes = np.bincount(groups)
+        return cls(np.argsort(groups, kind="stable"), np.cumsum(sizes) - sizes, sizes)
 
     def member(self, groups: Indices, rng: np.random.Generator) -> Indices:
         """A random member of each of these groups: [B] -> [B]."""

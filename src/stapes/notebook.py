@@ -120,7 +120,7 @@ def _notebook(
     decoded: DecodedDataset, settings: TrainingConfig, progress: Progress, *, told: str
 ) -> tuple[Measured, Measured]:
     """Measured with the labels leaking into the normalisation, and without them."""
-    from stapes.batches import Examples
+    from stapes.generator import Examples
     from stapes.training import fit
 
     classes = class_names(decoded.clips)
@@ -130,7 +130,8 @@ def _notebook(
         np.concatenate(_of_class(decoded, training, label))  # [T of the whole class]
         for label in classes
     ]
-    examples = Examples(classes, [_standardise(j, j) for j in joined], range(len(classes)))
+    waveforms = [_standardise(j, j) for j in joined]
+    examples = Examples(classes, waveforms, range(len(classes)), sources=classes)
     state = fit(
         config,
         settings,

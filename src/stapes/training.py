@@ -18,12 +18,13 @@ import numpy as np
 import torch
 
 from stapes import __version__, checkpoint, native
-from stapes.batches import Batch, Examples, batches
+from stapes.batches import Batch, batches
 from stapes.checkpoint import Tensors
 from stapes.config import ModelConfig, TrainingConfig, as_dict
 from stapes.engine import FoldedNetwork, probabilities
 from stapes.errors import StopRequestedError, TrainingError, UsageError
 from stapes.files import write_bytes
+from stapes.generator import Examples
 from stapes.interruption import Interruption
 from stapes.model import Network
 from stapes.segments import gated_segments
