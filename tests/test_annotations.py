@@ -50,6 +50,21 @@ def test_what_a_selection_does_not_name_is_not_skipped(tmp_path):
     assert [skip.name for skip in load_dataset(tmp_path).skipped] == ["loop.wav"]
 
 
+def test_events_that_overlap_are_one_source_whatever_the_table_says(tmp_path):
+    write_wav(tmp_path / "day.wav", seconds=1.0)
+    write_wav(tmp_path / "night.wav", seconds=1.0)
+    times = [("day", 0, 0.5), ("day", 0.1, 0.2), ("day", 0.4, 0.6), ("day", 0.6, 0.8)]
+    times += [("night", 0.5, 0.7), ("night", 0.7, "")]
+    rows = [f"{name}.wav,a,event {i},{start},{end}" for i, (name, start, end) in enumerate(times)]
+    write_table(tmp_path / "events.csv", "file_name,label,source,start_seconds,end_seconds", *rows)
+    dataset = load_dataset(tmp_path / "events.csv")
+    found = [clip.source.removeprefix("event ") for clip in dataset.clips]
+    assert found == ["0", "0", "0", "3", "4", "5"]
+    assert [w.split(": ", 1)[1] for w in dataset.warnings] == [
+        "events of different sources overlap in day.wav: they share audio, and count as one source"
+    ]
+
+
 def test_events_of_one_file_are_one_source(tmp_path):
     write_wav(tmp_path / "night.wav", seconds=1.0)
     rows = [f"night.wav,{label},{i / 10},{(i + 1) / 10}" for i, label in enumerate("abab")]

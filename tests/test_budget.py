@@ -112,6 +112,14 @@ def test_a_resumed_run_keeps_what_was_bought(tones_folder, tmp_path, monkeypatch
             holdout.train(tones_folder, out=tmp_path / "run", resume=True, **other)
 
 
+def test_a_refused_budget_does_not_spoil_the_run(tones_folder, tmp_path):
+    small = {"out": tmp_path / "run", "batch_size": 2, "steps_per_epoch": 2, "epochs": 1}
+    holdout.train(tones_folder, **small)
+    with pytest.raises(UsageError, match="run: cannot resume, it was begun without --budget"):
+        holdout.train(tones_folder, out=tmp_path / "run", resume=True, budget="60s")
+    assert holdout.train(tones_folder, resume=True, **small)["budget"] is None
+
+
 @pytest.mark.parametrize("more", [{"epochs": 3}, {"preset": "small"}, {"preset": "classic"}])
 def test_a_budget_leaves_nothing_else_to_choose(tones_folder, tmp_path, more):
     with pytest.raises(UsageError, match="without --preset"):

@@ -66,14 +66,22 @@ def test_the_roc_area_is_the_share_of_pairs_in_order(case):
 
 
 @given(cases)
-def test_the_roc_curve_is_that_of_every_threshold(case):
+def test_the_roc_curve_goes_through_every_threshold(case):
     targets, shares = case
     positive, scores = targets == 0, shares[:, 0]
     assume(len(set(positive)) == 2)
     thresholds = [np.inf, *sorted(set(scores), reverse=True)]
     wanted = [[np.mean(scores[part] >= t) for t in thresholds] for part in (~positive, positive)]
-    for found, rate in zip(evaluation.roc_curve(targets, shares, index=0), wanted, strict=True):
-        np.testing.assert_allclose(found, rate)
+    points = np.transpose(wanted)
+    corners = np.transpose(evaluation.roc_curve(targets, shares, index=0))
+    ways = list(itertools.pairwise(corners))
+    for point in points:  # lies on the way from one corner to the next
+        by_way_of = [np.abs(a - point).sum() + np.abs(point - b).sum() for a, b in ways]
+        straight = [np.abs(a - b).sum() for a, b in ways]
+        bent = [abs(np.linalg.det(np.array([b - a, point - a]))) for a, b in ways]
+        assert min(np.abs(np.subtract(by_way_of, straight)) + bent) < 1e-9
+    for corner in corners:
+        assert np.abs(points - corner).sum(axis=1).min() < 1e-9
 
 
 def test_metrics_by_hand():
@@ -157,6 +165,12 @@ def test_the_interval_of_one_outcome_is_the_exact_one_of_so_many_sources(n_sourc
     assert (low, high) == pytest.approx((exact.low, 1.0))
     wrong = evaluation.interval(np.full(len(sources), False), sources)
     assert wrong == pytest.approx((0.0, 1 - low))
+
+
+def test_the_interval_of_sources_that_are_all_half_right_is_no_point():
+    exact = scipy.stats.binomtest(5, 10).proportion_ci(0.95, method="exact")
+    found = evaluation.interval(np.tile([True, False], 10), np.repeat(list("abcdefghij"), 2))
+    assert found == pytest.approx((exact.low, exact.high))
 
 
 def test_nineteen_of_twenty_intervals_hold_the_accuracy_of_few_good_answers():

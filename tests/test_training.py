@@ -132,6 +132,7 @@ def test_a_signal_saves_in_the_middle_of_an_epoch_and_resumes_exactly(tmp_path: 
             "classes",
         ),
         ({"training": tones(seed=9)}, "data"),
+        ({"training": replace(tones(), sources=["one"] * 8)}, "data"),
     ],
 )
 def test_resume_with_something_else_is_refused_by_name(tmp_path: Path, changed, named):

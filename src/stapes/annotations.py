@@ -1,10 +1,12 @@
 """Clips of a table of labels, matched with the files it names."""
 
 import itertools
+import math
 import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 
 import soundfile
@@ -12,6 +14,7 @@ import soundfile
 from stapes import audio
 from stapes.clips import Clip, Dataset, Skip, listing, printable
 from stapes.config import SAMPLE_RATE
+from stapes.copies import join
 from stapes.errors import AudioError, DataError
 from stapes.folders import Found, find_recordings, not_a_file
 from stapes.tables import LabelRow, read_labels
@@ -35,12 +38,13 @@ def clips_of_table(table: Path) -> Dataset:
     clips = [_clip(table.parent, row, name=name) for row, name in located]
     lines = [row.line for row, _ in located]
     _check_ends(clips, lines, table=table)
-    kept = _without_repeats(clips, lines, table=table)
+    kept, joined = _join_overlaps(_without_repeats(clips, lines, table=table), table=table)
     named = {clip.name for clip in kept} | unusable.keys()
     warnings = (
         *_check_unlabelled(found, named, table=table),
         *_split_warnings(parts, table=table),
         *_repeat_warnings(len(clips) - len(kept), table=table),
+        *joined,
         *_overlap_warnings(kept, table=table),
     )
     if table.name == TABLE_NAME:  # which describes the whole folder
@@ -157,8 +161,33 @@ def _without_repeats(
 
 
 def _order(clip: Clip) -> tuple[bytes, float, float]:
-    end = float("inf") if clip.end_seconds is None else clip.end_seconds
+    end = math.inf if clip.end_seconds is None else clip.end_seconds
     return os.fsencode(clip.name), clip.start_seconds, end
+
+
+def _join_overlaps(
+    clips: tuple[Clip, ...], *, table: Path
+) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
+    """Events of one file that overlap share audio: one source, whatever the table says."""
+    groups: list[list[int]] = []
+    name, end = "", 0.0  # of the events so far: the file, and how far they reach
+    for i, clip in enumerate(clips):
+        last = math.inf if clip.end_seconds is None else clip.end_seconds
+        if clip.name == name and clip.start_seconds < end:
+            groups[-1].append(i)
+            end = max(end, last)
+        else:
+            groups.append([i])
+            name, end = clip.name, last
+    new = [group for group in groups if len({clips[i].source for i in group}) > 1]
+    if not new:
+        return clips, ()
+    sources = join([clip.source for clip in clips], groups)
+    told = listing(list(dict.fromkeys(clips[group[0]].name for group in new)))
+    return tuple(replace(c, source=s) for c, s in zip(clips, sources, strict=True)), (
+        f"{printable(str(table))}: events of different sources overlap in {told}: they share audio,"
+        " and count as one source",
+    )
 
 
 def _check_unlabelled(found: Found, named: Set[str], *, table: Path) -> tuple[str, ...]:

@@ -77,7 +77,10 @@ def evaluate(
         if other is not None:
             theirs = measure(other.network, decoded.clips, decoded.waveforms, progress=progress)
             metrics["against"] = _compare(measured, theirs) | {"model": str(against)}
-        metrics |= experiment.provenance("evaluate", data, decoded, foreign, started=started)
+        profile = experiment.profile_of(decoded)
+        metrics |= experiment.provenance(
+            "evaluate", data, decoded, foreign, profile=profile, started=started
+        )
         metrics |= {"audit": audit, "leaks": chosen.leaks, "model": str(model)}
         doubts = account.suspicions(measured.known, classifier.model.calibration)
         metrics["suspicious"] = [suspicion.as_dict() for suspicion in doubts[0]]

@@ -28,8 +28,9 @@ RUNGS = (
 TRIAL_STEPS = 12
 """By which the speed of a preset is measured: those of the later half, for the first are slow."""
 
-CLOSING_SECONDS = 6.0
-"""For measuring the model and writing its report."""
+CLOSING_SECONDS, CLOSING_SHARE = 3.0, 0.002
+"""For measuring the model, the simple rules beside it and the report: seconds, and more of them as
+a share of the length of all recordings."""
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -130,7 +131,9 @@ def choose(
         progress("timing the presets", i, len(presets), preset)
         config = ModelConfig(classes, **preset_sizes(preset))
         speeds[preset] = _speed(decoded, training, config, trial)
-    fixed = spent_seconds + time.monotonic() - began + CLOSING_SECONDS
+    sound_seconds = sum(map(len, decoded.waveforms)) / decoded.sample_rate
+    closing = CLOSING_SECONDS + CLOSING_SHARE * sound_seconds
+    fixed = spent_seconds + time.monotonic() - began + closing
     rungs = []
     for preset, of_two in RUNGS:
         epochs = epochs_for(len(classes), of_two=of_two)

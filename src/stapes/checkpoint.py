@@ -130,7 +130,7 @@ def load(path: str | Path) -> Model:
             config,
             tensors,
             metadata.get("about", {}),
-            calibration=Calibration(**metadata.get("calibration", {})),
+            calibration=_calibration(metadata.get("calibration")),
             acceptance=_acceptance(metadata.get("acceptance"), config),
             profile=_profile(metadata.get("profile")),
         )
@@ -144,6 +144,10 @@ def _config(values: Any) -> ModelConfig:
         raise ValueError(f"config is {values!r}")
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return ModelConfig(**given)
+
+
+def _calibration(values: Any) -> Calibration:
+    return Calibration.from_dict(values) if values else Calibration()
 
 
 def _acceptance(values: Any, config: ModelConfig) -> Acceptance:

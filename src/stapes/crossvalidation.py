@@ -89,14 +89,17 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
                 runs.clear(folder)
             (folder / runs.TRAININGS_FOLDER).mkdir(exist_ok=True)
         measured, metrics, knowledge = _measure(trial, pairs, leaking, seeds)
-        metrics |= experiment.provenance("crossval", data, decoded, trial.foreign, started=started)
+        profile = experiment.profile_of(decoded)
+        metrics |= experiment.provenance(
+            "crossval", data, decoded, trial.foreign, profile=profile, started=started
+        )
         metrics |= {"audit": audit, "leaks": options.leaks}
         metrics |= {"preset": preset, "settings": as_dict(base)}
         metrics["training_seconds"] = trial.seconds[: seeds * len(pairs)]
         doubts = account.suspicions(measured.known, knowledge["calibration"])
         metrics["suspicious"] = [suspicion.as_dict() for suspicion in doubts[0]]
         if folder is not None:
-            model = _final_model(trial, preset, knowledge)
+            model = _final_model(trial, preset, knowledge | {"profile": profile})
             reporting.write_run(folder, metrics, decoded, model=model, doubts=doubts)
             runs.forget_trainings(folder)
     return metrics
@@ -205,5 +208,4 @@ def _final_model(trial: _Trial, preset: str, knowledge: dict[str, Any]) -> Model
     on_step = experiment.step_reporter(trial.progress, "training on all clips")
     state = trial.learn("all", everything, seed=trial.settings.seed, on_step=on_step)
     origin = experiment.about(trial.decoded, everything, state, preset, trial.settings)
-    profile = experiment.profile_of(trial.decoded, everything)
-    return Model(trial.config, state.best, origin, profile=profile, **knowledge)
+    return Model(trial.config, state.best, origin, **knowledge)

@@ -67,12 +67,10 @@ def roc_area(targets: NDArray[np.int64], shares: NDArray[np.float32]) -> float:
 def roc_curve(
     targets: NDArray[np.int64], shares: NDArray[np.float32], *, index: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """False and true positive rates of one class at every threshold: [N], [N, C] -> [M], [M]."""
+    """False and true positive rates of one class, where they bend: [N], [N, C] -> [M], [M]."""
     from sklearn.metrics import roc_curve as rates
 
-    false_positives, true_positives, _ = rates(
-        targets == index, shares[:, index], drop_intermediate=False
-    )
+    false_positives, true_positives, _ = rates(targets == index, shares[:, index])
     return false_positives, true_positives
 
 
@@ -82,9 +80,9 @@ def interval(
     """95 % interval of an accuracy by the percentile bootstrap over sources.
 
     Clips and segments of one source stand or fall together, so whole sources are drawn with
-    replacement (Efron and Tibshirani 1993, An Introduction to the Bootstrap). Where all are right
-    or all wrong, and every drawing the same, the exact interval of so many sources takes its place
-    (Clopper and Pearson 1934, "The use of confidence or fiducial limits").
+    replacement (Efron and Tibshirani 1993, An Introduction to the Bootstrap). Where all sources are
+    right alike, such as all of them, and every drawing the same, the exact interval of so many
+    sources takes its place (Clopper and Pearson 1934, "The use of confidence or fiducial limits").
 
     Args:
         right: whether each clip or segment was right [N].
@@ -94,10 +92,10 @@ def interval(
     Returns:
         Lower and upper end; (nan, nan) of nothing.
     """
-    if len(right) and right.all() == right.any():
-        far = ((1 - CONFIDENCE) / 2) ** (1 / len(set(sources)))
-        return (far, 1.0) if right.all() else (0.0, 1 - far)
     sums = _sum_by_source(np.stack([right, np.ones(len(right))], axis=1), sources)
+    shares = sums[:, 0] / sums[:, 1]
+    if len(sums) and np.ptp(shares) == 0:
+        return _exact_ends(shares[0] * len(sums), len(sums))
     totals = _resample(sums, seed=seed)
     return _ends(totals[:, 0] / totals[:, 1])
 
@@ -176,6 +174,16 @@ def _resample(sums: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
         drawn = rng.integers(len(sums), size=(n_resamples, len(sums)))
         totals.append(np.stack([column[drawn].sum(axis=1) for column in sums.T], axis=1))
     return np.concatenate(totals)
+
+
+def _exact_ends(n_right: float, n: int) -> tuple[float, float]:
+    """The interval of a share of n trials, whole or not."""
+    from scipy.special import betaincinv
+
+    tail = (1 - CONFIDENCE) / 2
+    low = betaincinv(n_right, n - n_right + 1, tail) if n_right > 0 else 0.0
+    high = betaincinv(n_right + 1, n - n_right, 1 - tail) if n_right < n else 1.0
+    return float(low), float(high)
 
 
 def _ends(values: NDArray[np.float64]) -> tuple[float, float]:

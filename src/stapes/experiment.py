@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -270,28 +271,27 @@ def about(
 ) -> dict[str, Any]:
     """What a model remembers of its training; the same for the same training."""
     clips, waveforms = decoded.pick(training)
+    n_clips = Counter(clip.label for clip in clips)
     return {
         "version": __version__,
         "preset": preset,
         "settings": as_dict(settings),
         "best_epoch": state.best_epoch,
-        "clips": {label: sum(c.label == label for c in clips) for label in class_names(clips)},
+        "clips": {label: n_clips[label] for label in class_names(clips)},
         "sources": len({clip.source for clip in clips}),
         "seconds_of_audio": round(sum(map(len, waveforms)) / decoded.sample_rate, 1),
         "recordings": "".join(sorted({mark(waveform) for waveform in waveforms})),
     }
 
 
-def profile_of(decoded: DecodedDataset, training: Sequence[int]) -> TrainingProfile:
-    """What the recordings are like that a model learns from."""
+def profile_of(decoded: DecodedDataset) -> TrainingProfile:
+    """What recordings are like, such as those that a model learns from."""
     return describe(
         [
-            profile(
-                decoded.waveforms[i],
-                sample_rate=decoded.sample_rate,
-                sample_rate_hz=decoded.file_sample_rates[i],
+            profile(waveform, sample_rate=decoded.sample_rate, sample_rate_hz=file_sample_rate)
+            for waveform, file_sample_rate in zip(
+                decoded.waveforms, decoded.file_sample_rates, strict=True
             )
-            for i in training
         ]
     )
 
@@ -302,6 +302,7 @@ def provenance(
     decoded: DecodedDataset,
     foreign: DecodedDataset,
     *,
+    profile: TrainingProfile,
     started: float,
 ) -> dict[str, Any]:
     """What the results of every protocol say of themselves and of inputs left out."""
@@ -315,7 +316,7 @@ def provenance(
         "seconds": time.monotonic() - started,
         "version": __version__,
         "examples": examples,
-        "profile": profile_of(decoded, range(len(decoded.clips))).as_dict(),
+        "profile": profile.as_dict(),
     } | left_out(decoded, foreign)
 
 

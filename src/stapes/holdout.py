@@ -95,17 +95,14 @@ def train(  # noqa: PLR0913 (each is an option of the command)
         tested, knowledge, metrics = _judged(config, state, decoded, test, foreign)
         learnt, _ = experiment.hold_out(decoded, training, training_config)
         metrics |= account.beside_baselines(tested, decoded, [(learnt, test)], progress=progress)
-        model = Model(
-            config,
-            state.best,
-            experiment.about(decoded, training, state, preset, training_config),
-            profile=experiment.profile_of(decoded, training),
-            **knowledge,
-        )
-        metrics |= experiment.provenance("train", data, decoded, foreign, started=started) | {
+        profile = experiment.profile_of(decoded.only(training))
+        about = experiment.about(decoded, training, state, preset, training_config)
+        model = Model(config, state.best, about, profile=profile, **knowledge)
+        metrics |= experiment.provenance(
+            "train", data, decoded, foreign, profile=profile, started=started
+        ) | {
             "audit": audit,
             "leaks": options.leaks,
-            "profile": model.profile.as_dict() if model.profile else None,
             "preset": preset,
             "settings": as_dict(training_config),
             "best_epoch": state.best_epoch,
@@ -147,6 +144,11 @@ def _earlier_choice(folder: Path, seconds: float | None) -> dict[str, Any] | Non
     """What a budget bought when the run to be resumed began; it must be the same."""
     path = folder / runs.BUDGET_FILE
     if not path.exists():
+        if seconds is not None and (folder / runs.STATE_FILE).exists():
+            raise UsageError(
+                f"{folder}: cannot resume, it was begun without --budget: leave it out, or give a"
+                " new --out folder"
+            )
         return None
     bought: dict[str, Any] = json.loads(path.read_text())
     if bought["seconds"] != seconds:

@@ -45,6 +45,9 @@ PLAIN = TrainingConfig(
 )
 """Training as in the notebook: no augmentation, no averaging, the last epoch is kept."""
 
+Parts = tuple[Sequence[int], Sequence[int]]
+"""The clips to learn from and those to judge."""
+
 
 def reproduce(
     data: str | Path, *, seeds: int = 3, epochs: int = PLAIN.epochs, progress: Progress = silent
@@ -72,16 +75,20 @@ def reproduce(
     decoded, _ = read(data, progress, options=DataOptions(leaks="regroup"))
     decoded = decoded.only([i for i, c in enumerate(decoded.clips) if not is_negative(c.label)])
     rows: dict[str, list[Measured]] = {name: [] for name in ROWS}
-    by_file = _sources_forgotten(decoded)
+    files = [replace(clip, source=clip.name) for clip in decoded.clips]  # as if unrelated
     for seed in range(seeds):
         settings = replace(PLAIN, seed=seed, epochs=epochs)
         told = f"seed {seed + 1} of {seeds}"
-        measured = _notebook(by_file, settings, progress, told=f"notebook's protocol, {told}")
-        rows["notebook"].append(measured[0])
-        rows["notebook_blind"].append(measured[1])
-        leaking = _ours(by_file, settings, progress, told=f"ours, split by file, {told}")
-        rows["split_by_file"].append(leaking)
-        rows["honest"].append(_ours(decoded, settings, progress, told=f"ours, by source, {told}"))
+        by_file = split(files, share=TEST_SHARE, seed=seed)
+        by_source = split(decoded.clips, share=TEST_SHARE, seed=seed)
+        leaking, blind = _notebook(
+            decoded, by_file, settings, progress, told=f"notebook's protocol, {told}"
+        )
+        rows["notebook"].append(leaking)
+        rows["notebook_blind"].append(blind)
+        for name, parts in {"split_by_file": by_file, "honest": by_source}.items():
+            note = f"ours, {name.replace('_', ' ')}, {told}"
+            rows[name].append(_ours(decoded, parts, settings, progress, told=note))
     results: dict[str, Any] = {name: summarise(Measured.join(row)) for name, row in rows.items()}
     results["published"] = PUBLISHED
     for name, row in {"gap": "notebook", "leak": "split_by_file"}.items():
@@ -94,18 +101,17 @@ def reproduce(
     return results | left_out(decoded)
 
 
-def _sources_forgotten(decoded: DecodedDataset) -> DecodedDataset:
-    """The same clips as if each file were a recording of its own."""
-    clips = tuple(replace(clip, source=clip.name) for clip in decoded.clips)
-    return replace(decoded, clips=clips)
-
-
 def _ours(
-    decoded: DecodedDataset, settings: TrainingConfig, progress: Progress, *, told: str
+    decoded: DecodedDataset,
+    parts: Parts,
+    settings: TrainingConfig,
+    progress: Progress,
+    *,
+    told: str,
 ) -> Measured:
-    """Segments inside clips, normalised by themselves; split by what counts as a source."""
+    """Segments inside clips, normalised by themselves."""
     config = ModelConfig(class_names(decoded.clips))
-    training, test = split(decoded.clips, share=TEST_SHARE, seed=settings.seed)
+    training, test = parts
     state = learn(
         decoded,
         training,
@@ -117,7 +123,12 @@ def _ours(
 
 
 def _notebook(
-    decoded: DecodedDataset, settings: TrainingConfig, progress: Progress, *, told: str
+    decoded: DecodedDataset,
+    parts: Parts,
+    settings: TrainingConfig,
+    progress: Progress,
+    *,
+    told: str,
 ) -> tuple[Measured, Measured]:
     """Measured with the labels leaking into the normalisation, and without them."""
     from stapes.generator import Examples
@@ -125,7 +136,7 @@ def _notebook(
 
     classes = class_names(decoded.clips)
     config = ModelConfig(classes, normalise=False)
-    training, test = split(decoded.clips, share=TEST_SHARE, seed=settings.seed)
+    training, test = parts
     joined = [
         np.concatenate(_of_class(decoded, training, label))  # [T of the whole class]
         for label in classes

@@ -58,8 +58,8 @@ def _best_try(counts: Counts, *, share: float, rng: np.random.Generator) -> NDAr
             break
     if not math.isfinite(least):
         raise DataError(
-            "no split leaves every class on both sides without dividing a source: "
-            "add sources to the smallest classes"
+            "no split was found that leaves every class on both sides without dividing a source: "
+            "add sources to the smallest classes, or give another --seed"
         )
     return best
 
@@ -72,16 +72,16 @@ def _try_split(counts: Counts, *, share: float, order: NDArray[np.int64]) -> NDA
     held_counts = np.zeros_like(totals)
     rest_sources = (counts > 0).sum(axis=0)
     for i in order:
-        present = counts[i] > 0
+        present = np.flatnonzero(counts[i])
         if np.any(rest_sources[present] == 1):
             continue  # the last source of a class stays
-        missing = np.any(held_counts[present] == 0)
-        before = np.sum(((held_counts - target) / totals) ** 2)
-        after = np.sum(((held_counts + counts[i] - target) / totals) ** 2)
-        if missing or after < before:
+        own, missed = counts[i, present], held_counts[present] - target[present]
+        before = np.sum((missed / totals[present]) ** 2)
+        after = np.sum(((missed + own) / totals[present]) ** 2)
+        if np.any(held_counts[present] == 0) or after < before:
             held[i] = True
-            held_counts += counts[i]
-            rest_sources -= present
+            held_counts[present] += own
+            rest_sources[present] -= 1
     return held
 
 

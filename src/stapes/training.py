@@ -266,11 +266,12 @@ def _identity(
 
 
 def _digest(examples: Examples) -> str:
-    """Changes with any name, sample or target."""
+    """Changes with any name, source, sample or target."""
     digest = hashlib.sha256()
-    rows = zip(examples.names, examples.waveforms, examples.targets, strict=True)
-    for name, waveform, target in rows:
-        digest.update(f"{name}\0{target}\0{len(waveform)}\0".encode("utf-8", "surrogateescape"))
+    columns = examples.names, examples.sources, examples.targets, examples.waveforms
+    for *told, waveform in zip(*columns, strict=True):
+        row = "\0".join(map(str, [*told, len(waveform), ""]))
+        digest.update(row.encode("utf-8", "surrogateescape"))
         digest.update(np.ascontiguousarray(waveform).tobytes())
     return digest.hexdigest()[:16]
 
