@@ -26,6 +26,14 @@ void pack(const Plan& p, int slot, const float* x, float offset, float scale) {
   pack_phases<0>(p, x, offset, scale, out);
 }
 
+// Calls use(b, first, n) on the tiles, of n places each, of all examples of a unit.
+template <class Use>
+void over_tiles(const Plan& p, int unit, int places, int tile, Use&& use) {
+  for (int b = unit_begin(p, unit); b < unit_begin(p, unit + 1); b++)
+    for (int first = 0; first < places; first += tile)
+      use(b, first, places - first < tile ? places - first : tile);
+}
+
 // ---- batch statistics, shifted by a value from the data so that the squares do not cancel ----
 
 constexpr int SUMMED = 8 * GRAIN;  // frames whose sums are single precision
@@ -55,31 +63,28 @@ void first_statistics(const Plan& p, int unit, const Scratch& s) {
   const Layer& layer = p.layers[0];
   double* out = p.partial + unit * p.partial_size;
   std::memset(out, 0, sizeof(double) * 3 * layer.c_out);
-  for (int b = unit_begin(p, unit); b < unit_begin(p, unit + 1); b++)
-    for (int first = 0; first < layer.places; first += layer.tile) {
-      const int count = layer.places - first < layer.tile ? layer.places - first : layer.tile;
-      first_tile(p, b, first, count, nullptr, s);
-      const int at = layer.lead / layer.phases - first;  // of the first frame
+  over_tiles(p, unit, layer.places, layer.tile, [&](int b, int first, int count) {
+    first_tile(p, b, first, count, nullptr, s);
+    const int at = layer.lead / layer.phases - first;  // of the first frame
+    for (int c = 0; c < layer.c_out; c++) {
+      const float* y = s.first + c * layer.phases * layer.tile_row;
       if (b == unit_begin(p, unit) && at >= 0 && at < count)
-        for (int c = 0; c < layer.c_out; c++)
-          out[3 * c] = s.first[(c * layer.phases + layer.lead % layer.phases) * layer.tile_row + at];
-      for (int c = 0; c < layer.c_out; c++)
-        for (int phase = 0; phase < layer.phases; phase++) {
-          const Range range = valid(layer, phase, first, count);
-          const float* y = s.first + (c * layer.phases + phase) * layer.tile_row;
-          add_statistics(y + range.begin, range.end - range.begin, out + 3 * c);
-        }
+        out[3 * c] = y[layer.lead % layer.phases * layer.tile_row + at];
+      for (int phase = 0; phase < layer.phases; phase++, y += layer.tile_row) {
+        const Range range = valid(layer, phase, first, count);
+        add_statistics(y + range.begin, range.end - range.begin, out + 3 * c);
+      }
     }
+  });
 }
 
 // ---- forward: y of a layer from the tiles of the one below ----
 
-void forward_example(const Plan& p, int i, int b, const Scratch& s, double* statistics,
-                     bool set_shift) {
+void forward(const Plan& p, int i, int unit, const Scratch& s) {
   const Layer &below = p.layers[i - 1], &layer = p.layers[i];
-  for (int first = 0; first < layer.n; first += below.tile) {
-    const bool last = first + below.tile >= layer.n;
-    const int n = last ? layer.n - first : below.tile;
+  double* out = p.partial + unit * p.partial_size;
+  std::memset(out, 0, sizeof(double) * 3 * layer.c_out);
+  over_tiles(p, unit, layer.n, below.tile, [&](int b, int first, int n) {
     const int grains = static_cast<int>(round_up(n, GRAIN));
     const int count = grains + static_cast<int>(round_up(below.halo, MARGIN));
     const Tile tile = read_tile(p, i - 1, b, first, count, s);
@@ -87,23 +92,16 @@ void forward_example(const Plan& p, int i, int b, const Scratch& s, double* stat
     multiply(layer.forward_weights, layer.forward_block, layer.c_out, s.right,
              layer.c_in * layer.kernel, stored(layer, b, first, nullptr), grains);
     for (int c = 0; c < layer.c_out; c++) {
-      if (set_shift && first == 0)
-        statistics[3 * c] = layer.y[offset(layer, b, c, layer.lead % layer.phases,
-                                           layer.lead / layer.phases)];
+      if (b == unit_begin(p, unit) && first == 0)
+        out[3 * c] = layer.y[offset(layer, b, c, layer.lead % layer.phases,
+                                    layer.lead / layer.phases)];
       for (int phase = 0; phase < layer.phases; phase++) {
         const Range range = places_of(layer, phase, first, first + n);
         add_statistics(layer.y + offset(layer, b, c, phase, range.begin), range.end - range.begin,
-                       statistics + 3 * c);
+                       out + 3 * c);
       }
     }
-  }
-}
-
-void forward(const Plan& p, int i, int unit, const Scratch& s) {
-  double* statistics = p.partial + unit * p.partial_size;
-  std::memset(statistics, 0, sizeof(double) * 3 * p.layers[i].c_out);
-  for (int b = unit_begin(p, unit); b < unit_begin(p, unit + 1); b++)
-    forward_example(p, i, b, s, statistics, b == unit_begin(p, unit));
+  });
 }
 
 // Mean over time of the last layer, of the unit's examples.
@@ -310,20 +308,19 @@ void top_gradient(const Plan& p, int unit, const Scratch& s, const float* d_pool
   const Layer& layer = p.layers[i];
   double* sums = p.partial + unit * p.partial_size;
   std::memset(sums, 0, sizeof(double) * p.partial_size);
-  for (int b = unit_begin(p, unit); b < unit_begin(p, unit + 1); b++) {
-    for (int first = 0; first < layer.places; first += layer.tile) {
-      const int n = layer.places - first < layer.tile ? layer.places - first : layer.tile;
-      const int count = static_cast<int>(round_up(n, GRAIN));
-      for (int c = 0; c < layer.c_out; c++) {
-        const Vector d = spread(d_pooled[int64_t(b) * layer.c_out + c] / layer.n);
-        for (int u = 0; u < count; u += V) store(s.out + c * layer.tile_row + u, d);
-      }
-      const Tile tile = read_tile(p, i, b, first, count, s);
-      put_gradient(p, i, b, first, count, tile, s, sums);
-      if (i == 0) first_outer(p, b, first, count, s, s.sums);
+  over_tiles(p, unit, layer.places, layer.tile, [&](int b, int first, int n) {
+    const int count = static_cast<int>(round_up(n, GRAIN));
+    for (int c = 0; c < layer.c_out; c++) {
+      const Vector d = spread(d_pooled[int64_t(b) * layer.c_out + c] / layer.n);
+      for (int u = 0; u < count; u += V) store(s.out + c * layer.tile_row + u, d);
     }
-    if (i == 0) flush_outer(s.sums, 2 * layer.c_out + 1, layer.kernel, sums + p.first_sums);
-  }
+    const Tile tile = read_tile(p, i, b, first, count, s);
+    put_gradient(p, i, b, first, count, tile, s, sums);
+    if (i > 0) return;
+    first_outer(p, b, first, count, s, s.sums);
+    if (first + n == layer.places)
+      flush_outer(s.sums, 2 * layer.c_out + 1, layer.kernel, sums + p.first_sums);
+  });
 }
 
 void backward(const Plan& p, int i, int unit, const Scratch& s) {
@@ -331,33 +328,29 @@ void backward(const Plan& p, int i, int unit, const Scratch& s) {
   const int n_rows = layer.c_in * layer.kernel, n_first = 2 * below.c_out + 1;
   const int64_t dy_row = below.tile_row + below.halo + 2 * MARGIN;
   double* sums = p.partial + unit * p.partial_size;
-  float* first_sums = s.sums + round_up(layer.c_out, OUTER_LEFT) * n_rows * V;
+  float* first_sums = s.sums + layer.sums;
   std::memset(sums, 0, sizeof(double) * p.partial_size);
-  const bool along = !goes_across(layer.c_out);
+  const bool along = !goes_across(layer.c_out, V);
   int64_t unflushed = 0;
-  for (int b = unit_begin(p, unit), end = unit_begin(p, unit + 1); b < end; b++)
-    for (int first = 0; first < below.places; first += below.tile) {
-      const bool last = first + below.tile >= below.places;
-      const int n = last ? below.places - first : below.tile;
-      const int count = static_cast<int>(round_up(n, GRAIN));
-      const int halo_count = count + static_cast<int>(round_up(below.halo, MARGIN));
-      const Tile tile = read_tile(p, i - 1, b, first, halo_count, s);
-      read_dy(p, i, b, first, below.halo, count, s, dy_row);
-      for (int c = 0; c < layer.c_out; c++)
-        s.left[c] = s.dy + c * dy_row + MARGIN + below.halo;
-      input_rows(layer, tile.activations, tile.row, s.right);
-      if (along) add_outer(s.left, layer.c_out, s.right, n_rows, count, s.sums);
-      else add_across(s.left, layer.c_out, s.right, n_rows, n, s.turned, s.sums);
-      input_gradient(layer, below, below.halo, count, s, dy_row);
-      put_gradient(p, i - 1, b, first, count, tile, s, sums);
-      if (i == 1) first_outer(p, b, first, count, s, first_sums);
-      unflushed += below.tile;
-      if (unflushed >= FLUSH || (last && b == end - 1)) {
-        (along ? flush_outer : flush_across)(s.sums, layer.c_out, n_rows, sums + p.weight_sums);
-        if (i == 1) flush_outer(first_sums, n_first, below.kernel, sums + p.first_sums);
-        unflushed = 0;
-      }
-    }
+  over_tiles(p, unit, below.places, below.tile, [&](int b, int first, int n) {
+    const int count = static_cast<int>(round_up(n, GRAIN));
+    const int halo_count = count + static_cast<int>(round_up(below.halo, MARGIN));
+    const Tile tile = read_tile(p, i - 1, b, first, halo_count, s);
+    read_dy(p, i, b, first, below.halo, count, s, dy_row);
+    for (int c = 0; c < layer.c_out; c++) s.left[c] = s.dy + c * dy_row + MARGIN + below.halo;
+    input_rows(layer, tile.activations, tile.row, s.right);
+    if (along) add_outer(s.left, layer.c_out, s.right, n_rows, count, s.sums);
+    else add_across(s.left, layer.c_out, s.right, n_rows, n, s.turned, s.sums);
+    input_gradient(layer, below, below.halo, count, s, dy_row);
+    put_gradient(p, i - 1, b, first, count, tile, s, sums);
+    if (i == 1) first_outer(p, b, first, count, s, first_sums);
+    unflushed += below.tile;
+    const bool last = b == unit_begin(p, unit + 1) - 1 && first + n == below.places;
+    if (unflushed < FLUSH && !last) return;
+    (along ? flush_outer : flush_across)(s.sums, layer.c_out, n_rows, sums + p.weight_sums);
+    if (i == 1) flush_outer(first_sums, n_first, below.kernel, sums + p.first_sums);
+    unflushed = 0;
+  });
 }
 
 }  // namespace

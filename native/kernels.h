@@ -21,7 +21,7 @@ struct Stretch {
 
 // What makes of segments a batch: each mixed with a partner, filtered, with noise, at a level.
 struct Variation {
-  int64_t batch, length, n_taps;  // n_taps: odd
+  int64_t length, n_taps;  // n_taps: odd
   const float* segments;          // [batch][length]
   const double *means, *squares;  // [batch] of these: mean, and sum of squares about it
   const int64_t* partners;        // [batch]

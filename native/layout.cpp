@@ -21,8 +21,6 @@ constexpr int TILE_FLOATS[] = {6144, 24576}, LONGEST_TILE[] = {8 * GRAIN, 32 * G
 constexpr int64_t APART = 272;     // floats by which rows are apart, but for multiples of 2 kB
 constexpr size_t HUGE_PAGE = 2 << 20;
 
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
-
 // The largest block that divides n outputs into as few blocks as the registers allow.
 int even_blocks(int n, int largest) { return ceil_div(n, ceil_div(n, largest)); }
 
@@ -34,7 +32,7 @@ void check(const Shape& shape) {
   const size_t n = shape.channels.size();
   int64_t step = 1;
   require(shape.batch >= 1 && shape.length >= 1, "batch and length must be at least 1");
-  require(n >= 1 && n <= 64, "the number of layers must be in 1..64");
+  require(n >= 1 && n <= MAX_LAYERS, "the number of layers must be in 1..64");
   require(shape.kernels.size() == n && shape.strides.size() == n,
           "channels, kernels and strides must have one number a layer");
   for (size_t i = 0; i < n; i++) {
@@ -114,10 +112,13 @@ void set_waveform(Plan& p, int length) {
 void set_sums(Plan& p, const Kernels& kernels) {
   int64_t outer = 0;
   for (int i = 0; i < p.n_layers; i++) {
-    const Layer& a = p.layers[i];
+    Layer& a = p.layers[i];
     const int64_t taps = int64_t(a.c_in) * a.kernel;
+    a.sums = taps * (goes_across(a.c_out, kernels.lanes)
+                         ? round_up(a.c_out, kernels.lanes)
+                         : round_up(a.c_out, kernels.outer_left) * kernels.lanes);
     p.max_rows = std::max({p.max_rows, taps, int64_t(a.c_out) * a.kernel, 2 * a.c_out + int64_t(1)});
-    p.row_sums = std::max(p.row_sums, round_up(a.c_out, kernels.outer_left) * taps);
+    p.row_sums = std::max(p.row_sums, a.sums);
     if (i) p.turned_floats = std::max(p.turned_floats, p.layers[i - 1].tile * round_up(a.c_out, MARGIN));
     p.weight_sums = std::max<int64_t>(p.weight_sums, 3 * a.c_out);
     outer = std::max(outer, taps * a.c_out);
@@ -125,8 +126,7 @@ void set_sums(Plan& p, const Kernels& kernels) {
   const Layer& first = p.layers[0];
   const int64_t n_first = 2 * first.c_out + 1;
   // The second layer's backward pass adds up the first layer's products too.
-  p.row_sums += round_up(n_first, kernels.outer_left) * first.kernel;
-  p.row_sums *= kernels.lanes;
+  p.row_sums += round_up(n_first, kernels.outer_left) * first.kernel * kernels.lanes;
   p.first_sums = p.weight_sums + outer;
   p.partial_size = round_up(p.first_sums + n_first * first.kernel, 8);
 }
@@ -140,8 +140,10 @@ void place(Plan& p, Cutter& cut, int max_block) {
     if (i > 0 || !p.training) a.y = cut.take<float>(i > 0 || p.n_layers == 1 ? size : 0);
     if (i > 0 && p.training) gradients[i & 1] = std::max(gradients[i & 1], size);
     a.forward_weights = cut.take<float>(int64_t(a.c_out + max_block) * a.c_in * a.kernel);
-    a.backward_weights = cut.take<float>(int64_t(a.c_in + max_block) * a.kernel * a.c_out);
-    a.edge_weights = cut.take<float>(int64_t(a.kernel) * a.c_in * a.edge_lanes);
+    if (p.training)
+      a.backward_weights = cut.take<float>(int64_t(a.c_in + max_block) * a.kernel * a.c_out);
+    else
+      a.edge_weights = cut.take<float>(int64_t(a.kernel) * a.c_in * a.edge_lanes);
     for (float** v : {&a.scale, &a.shift, &a.rstd, &a.mean_rstd, &a.dy_g, &a.dy_y, &a.dy_1})
       *v = cut.take<float>(a.edge_lanes + max_block);  // whole blocks are read
   }
@@ -152,19 +154,19 @@ void place(Plan& p, Cutter& cut, int max_block) {
 }
 
 Scratch cut_scratch(const Plan& p, Cutter& cut) {
-  Scratch s;
-  for (float** tile : {&s.activations, &s.first, &s.out, &s.dy})
-    *tile = cut.take<float>(p.tile_floats);
+  Scratch s{};
+  s.first = cut.take<float>(p.tile_floats);
+  s.edges = cut.take<float>(2 * p.edge_floats);
+  s.right = cut.take<const float*>(p.max_rows);
+  if (!p.training) return s;
+  for (float** tile : {&s.activations, &s.out, &s.dy}) *tile = cut.take<float>(p.tile_floats);
   s.turned = cut.take<float>(p.turned_floats);
   s.sums = cut.take<float>(p.row_sums);
-  s.edges = cut.take<float>(2 * p.edge_floats);
   s.left = cut.take<const float*>(p.max_rows);
-  s.right = cut.take<const float*>(p.max_rows);
   return s;
 }
 
-}  // namespace
-
+// Zeros.
 Memory allocate(size_t bytes) {
   const size_t alignment = bytes < 4 * HUGE_PAGE ? 64 : HUGE_PAGE;
   bytes = static_cast<size_t>(round_up(static_cast<int64_t>(bytes), alignment));
@@ -176,6 +178,19 @@ Memory allocate(size_t bytes) {
   std::memset(memory.get(), 0, bytes);
   return memory;
 }
+
+// Memory for all that `cut_all` takes of a cutter, which it does twice: to measure, and to take it.
+template <class Cut>
+Memory carve(Cut&& cut_all) {
+  Cutter measure(nullptr);
+  cut_all(measure);
+  Memory memory = allocate(measure.used());
+  Cutter cut(memory.get());
+  cut_all(cut);
+  return memory;
+}
+
+}  // namespace
 
 void set_length(Plan& p, int length) {
   p.length = length;
@@ -249,23 +264,13 @@ Memory lay_out(const Shape& shape, bool training, const Kernels& kernels, Plan& 
   }
   set_waveform(p, p.length);
   set_sums(p, kernels);
-  Cutter measure(nullptr);
-  place(p, measure, kernels.max_block);
-  Memory memory = allocate(measure.used());
-  Cutter cut(memory.get());
-  place(p, cut, kernels.max_block);
-  return memory;
+  return carve([&](Cutter& cut) { place(p, cut, kernels.max_block); });
 }
 
-Memory scratch_memory(const Plan& p) {
-  Cutter measure(nullptr);
-  cut_scratch(p, measure);
-  return allocate(measure.used());
-}
-
-Scratch scratch_in(const Plan& p, const Memory& memory) {
-  Cutter cut(memory.get());
-  return cut_scratch(p, cut);
+Workspace workspace(const Plan& p) {
+  Workspace w;
+  w.memory = carve([&](Cutter& cut) { w.scratch = cut_scratch(p, cut); });
+  return w;
 }
 
 }  // namespace stapes

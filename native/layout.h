@@ -54,7 +54,10 @@ using Arrays = std::vector<const float*>;
 void pack_weights(const Plan& plan, const Arrays& weights);
 
 // One thread's scratch memory, zero.
-Memory scratch_memory(const Plan& plan);
-Scratch scratch_in(const Plan& plan, const Memory& memory);
+struct Workspace {
+  Memory memory;
+  Scratch scratch;
+};
+Workspace workspace(const Plan& plan);
 
 }  // namespace stapes

@@ -13,17 +13,17 @@ Listener::Listener(const Shape& shape, const Arrays& weights, const Arrays& bias
   pack_weights(plan_, weights);
   for (size_t i = 0; i < layers_.size(); i++)
     std::copy_n(biases[i], layers_[i].c_out, layers_[i].shift);
-  while (static_cast<int>(scratch_.size()) < shape_.batch) scratch_.push_back(scratch_memory(plan_));
+  for (int i = 0; i < shape_.batch; i++) workspaces_.push_back(workspace(plan_));
 }
 
 void Listener::run(const std::vector<Stretch>& stretches) {
   std::atomic<size_t> next{0};
-  const int n_threads = std::min<int>(shape_.batch, static_cast<int>(stretches.size()));
+  const int n_threads = std::clamp<int>(static_cast<int>(stretches.size()), 1, shape_.batch);
   std::vector<std::vector<Layer>> own(n_threads, layers_);  // stretches differ in length
   Team::run(n_threads, [&](Team::Member& member) {
     Plan plan = plan_;
     plan.layers = own[member.index].data();
-    const Scratch s = scratch_in(plan, scratch_[member.index]);
+    const Scratch& s = workspaces_[member.index].scratch;
     for (size_t i; (i = next.fetch_add(1)) < stretches.size();) {
       set_length(plan, shape_.stretch(stretches[i].n_segments));
       kernels_.infer(plan, member.index, stretches[i], s);

@@ -25,7 +25,7 @@ class Listener {
   Plan plan_{};
   std::vector<Layer> layers_;
   Memory memory_;
-  std::vector<Memory> scratch_;  // one a thread
+  std::vector<Workspace> workspaces_;  // one a thread
 };
 
 }  // namespace stapes

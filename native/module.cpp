@@ -171,7 +171,7 @@ template <class Row>
 void each_row(int64_t n_rows, int n_threads, Row&& row) {
   nb::gil_scoped_release unlocked;
   stapes::Team::run(std::min<int>(n_threads, n_rows), [&](stapes::Team::Member& member) {
-    member.phase(static_cast<int>(n_rows), [&](int i) { row(i, member.index); }, [] {});
+    member.phase(static_cast<int>(n_rows), row, [] {});
   });
 }
 
@@ -187,7 +187,7 @@ void describe(const Input& x, int n_threads, const Outputs64& means, const Outpu
   const int64_t most = std::min<int64_t>(allowed(n_threads), n * length / WORTH_A_THREAD);
   const int parts = static_cast<int>(std::max<int64_t>(most, 1));
   const stapes::Kernels& kernels = stapes::choose_kernels();
-  each_row(parts, parts, [&](int i, int) {
+  each_row(parts, parts, [&](int i) {
     const int64_t first = n * i / parts, count = n * (i + 1) / parts - first;
     kernels.describe(x.data() + first * length, count, length, means.data() + first,
                      squares.data() + first, peaks.data() + first);
@@ -208,7 +208,7 @@ void draw(const Input& sound, const Input64& firsts, const Input64& rates, int n
           firsts.data()[i] + rates.data()[i] * (ahead + 16) <= most))
       throw std::invalid_argument("segment " + std::to_string(i) + " lies outside of the sound");
   const stapes::Kernels& kernels = stapes::choose_kernels();
-  each_row(n, n_threads, [&](int i, int) {
+  each_row(n, n_threads, [&](int i) {
     kernels.draw(sound.data(), firsts.data()[i], rates.data()[i], length, out.data() + i * length);
   });
 }
@@ -240,7 +240,7 @@ void vary(const Input& segments, const Places& partners, const Input& own, const
       throw std::invalid_argument("row " + std::to_string(i) + " asks for what is not there");
   std::vector<double> means(n), squares(n);
   std::vector<float> peaks(n);
-  const stapes::Variation v{n, length, n_taps, segments.data(), means.data(), squares.data(),
+  const stapes::Variation v{length, n_taps, segments.data(), means.data(), squares.data(),
                             partners.data(), own.data(), other.data(), taps.data(), noises.data(),
                             noise_starts.data(), noise_levels.data(), rms.data(), least_rms,
                             out.data()};

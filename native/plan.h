@@ -54,6 +54,7 @@ struct Layer {
   int segment_in, segment_n, segment_hop, left, right;
   float* edge_weights;  // [kernel][c_in][edge_lanes]
   int edge_lanes;       // c_out up to whole edge blocks
+  int64_t sums;         // floats in which the products rows x rows^T are added up
 };
 
 struct Plan {
@@ -72,7 +73,7 @@ struct Plan {
   int64_t weight_sums, first_sums;
   int64_t max_rows;        // input rows of the largest product
   int64_t tile_floats;  // of the largest tile, in floats
-  int64_t row_sums;     // accumulators of the largest product rows x rows^T, in floats
+  int64_t row_sums;     // floats of the largest sums
   int64_t turned_floats;  // of the largest tile of a gradient, frame after frame
   int64_t edge_floats;  // of the largest edge
 };
@@ -85,6 +86,12 @@ static inline int unit_begin(const Plan& p, int unit) {
 
 static inline int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
+}
+static inline int ceil_div(int a, int b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
+
+// Whether so many rows fill the lanes well enough to lie along them.
+static inline bool goes_across(int n_rows, int lanes) {
+  return 4 * n_rows >= 3 * round_up(n_rows, lanes);
 }
 
 }  // namespace stapes

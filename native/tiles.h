@@ -8,7 +8,6 @@
 namespace stapes {
 namespace {  // every build has its own copy of everything here
 
-int ceil_div(int a, int b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
 int clamp(int value, int low, int high) {
   return value < low ? low : value > high ? high : value;
 }
@@ -45,24 +44,24 @@ void keep_valid(const Layer& layer, int first, int count, float* tile) {
   }
 }
 
-// ---- rows: where the taps of a convolution lie in a tile of its input ----
+// ---- rows: where the taps of a convolution lie in its input ----
+
+// `n` taps from the q-th of a row of frames in phases on.
+const float** taps(const float* at, int phases, int64_t row, int q, int n, const float** rows) {
+  for (; n > 0; n--, q++) *rows++ = at + q % phases * row + q / phases;
+  return rows;
+}
 
 void input_rows(const Layer& reader, const float* tile, int64_t tile_row, const float** rows) {
   for (int c = 0; c < reader.c_in; c++, tile += reader.stride * tile_row)
-    for (int k = 0, phase = 0, place = 0; k < reader.kernel; k++) {
-      *rows++ = tile + phase * tile_row + place;
-      if (++phase == reader.stride) phase = 0, place++;
-    }
+    rows = taps(tile, reader.stride, tile_row, 0, reader.kernel, rows);
 }
 
 // The taps of the first layer for the frames of one phase of its output.
 void waveform_rows(const Plan& p, int b, int phase, int first, const float** rows) {
   const Layer& layer = p.layers[0];
   const float* x = p.x + int64_t(b) * p.x_phases * p.x_row + first;
-  for (int k = 0, q = layer.stride * phase, place = 0; k < layer.kernel; k++) {
-    *rows++ = x + q * p.x_row + place;
-    if (++q == p.x_phases) q = 0, place++;
-  }
+  taps(x, p.x_phases, p.x_row, layer.stride * phase, layer.kernel, rows);
 }
 
 // ---- reading a tile of a layer's output ----

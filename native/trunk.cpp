@@ -14,7 +14,7 @@ Trunk::Trunk(const Shape& shape) : shape_(shape), kernels_(choose_kernels()) {
 }
 
 void Trunk::reserve(int n_threads) {
-  while (static_cast<int>(scratch_.size()) < n_threads) scratch_.push_back(scratch_memory(plan_));
+  while (static_cast<int>(workspaces_.size()) < n_threads) workspaces_.push_back(workspace(plan_));
 }
 
 // ---- between the passes ----
@@ -43,7 +43,7 @@ void Trunk::combine_statistics(int i, const Arrays& betas, double epsilon, float
     }
     const double v = std::max(squares / n, 0.0), rstd = 1 / std::sqrt(v + epsilon);
     mean[c] = static_cast<float>(m);
-    variance[c] = static_cast<float>(std::isnan(squares) ? squares : v);
+    variance[c] = static_cast<float>(v);
     norm.mean[c] = m;
     norm.rstd[c] = rstd;
     a.rstd[c] = static_cast<float>(rstd);
@@ -106,7 +106,7 @@ void Trunk::forward(const float* x, const Arrays& weights, const Arrays& gammas,
   }
   reserve(n_threads);
   Team::run(n_threads, [&](Team::Member& member) {
-    const Scratch s = scratch_in(plan_, scratch_[member.index]);
+    const Scratch& s = workspaces_[member.index].scratch;
     int64_t at = 0;
     for (int i = 0; i < plan_.n_layers; at += layers_[i].c_out, i++)
       member.phase(
@@ -133,7 +133,7 @@ void Trunk::backward(const float* d_pooled, int n_threads, const std::vector<flo
   reserve(n_threads);
   const int top = plan_.n_layers - 1;
   Team::run(n_threads, [&](Team::Member& member) {
-    const Scratch s = scratch_in(plan_, scratch_[member.index]);
+    const Scratch& s = workspaces_[member.index].scratch;
     for (int i = top + 1; i >= 1; i--)
       member.phase(
           plan_.n_units,

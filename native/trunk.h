@@ -40,7 +40,7 @@ class Trunk {
   std::vector<Layer> layers_;
   std::vector<Normalisation> normalisations_;
   Memory memory_;
-  std::vector<Memory> scratch_;
+  std::vector<Workspace> workspaces_;
 };
 
 }  // namespace stapes

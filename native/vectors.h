@@ -95,11 +95,15 @@ inline void store_half(float* p, Vector v, int half) {
   __builtin_memcpy(p, reinterpret_cast<const char*>(&v) + half * (sizeof v / 2), sizeof v / 2);
 }
 
-// Where the frames of a row go: frame t, at q = t + lead, to phase q % phases, place q / phases.
+// Where the frames of a row go: frame t, at q = t + lead, to phase q % phases, place q / phases,
+// without dividing, for phases are a power of two.
 struct Phases {
   int phases, lead;
   int64_t row;
-  int64_t place(int t) const { return (t + lead) % phases * row + (t + lead) / phases; }
+  int64_t place(int t) const {
+    const int q = t + lead;
+    return (q & (phases - 1)) * row + (q >> __builtin_ctz(phases));
+  }
 };
 
 // Puts frames t, ..., t + 2V - 1, t a multiple of the phases, into P phases; into any number if P
@@ -148,14 +152,18 @@ struct Destination {
 
 // out[i][t] = sum over r of weights[r][i] * rows[r][t] for M outputs, of which n_out are stored,
 // and n frames (whole grains).
-template <int M, int P, bool ACTIVATE>
+template <int M, int P>
 void product(const float* weights, const float* const* rows, int n_rows, const Destination& to,
              int n_out, int n) {
   const Putter<P> putter(to.phases);
+  float* const out = to.out;
+  const float* const bias = to.bias;
+  const int64_t channel = to.channel;
   for (int t = 0; t < n; t += 2 * V) {
     Vector low[M], high[M];
 #pragma GCC unroll 16
-    for (int i = 0; i < M; i++) low[i] = high[i] = spread(ACTIVATE ? to.bias[i] : 0.0f);
+    for (int i = 0; i < M; i++) low[i] = high[i] = spread(bias ? bias[i] : 0.0f);
+#pragma GCC unroll 2
     for (int r = 0; r < n_rows; r++) {
       const Vector x0 = load(rows[r] + t), x1 = load(rows[r] + t + V);
 #pragma GCC unroll 16
@@ -168,8 +176,8 @@ void product(const float* weights, const float* const* rows, int n_rows, const D
 #pragma GCC unroll 16
     for (int i = 0; i < M; i++)
       if (i < n_out) {
-        if (ACTIVATE) low[i] = relu(low[i]), high[i] = relu(high[i]);
-        putter.put(to.out + i * to.channel, t, low[i], high[i]);
+        if (bias) low[i] = relu(low[i]), high[i] = relu(high[i]);
+        putter.put(out + i * channel, t, low[i], high[i]);
       }
   }
 }
@@ -204,28 +212,24 @@ void outer(const float* const* left, const float* const* right, int n, float* su
 using Product = void (*)(const float*, const float* const*, int, const Destination&, int, int);
 using Outer = void (*)(const float* const*, const float* const*, int, float*, int64_t);
 
-// The product for a block of outputs, their phases and whether there is a bias.
-template <int M, int P, bool ACTIVATE>
+// The product for a block of outputs and their phases.
+template <int M, int P>
 Product find(int block) {
   if constexpr (M > 1)
-    if (block < M) return find<M - 1, P, ACTIVATE>(block);
-  return product<M, P, ACTIVATE>;
+    if (block < M) return find<M - 1, P>(block);
+  return product<M, P>;
 }
-template <int P>
-Product find(int block, bool activate) {
-  return activate ? find<MAX_BLOCK, P, true>(block) : find<MAX_BLOCK, P, false>(block);
-}
-inline Product find(int block, int phases, bool activate) {
-  if (phases == 1) return find<1>(block, activate);
-  if (phases == 2) return find<2>(block, activate);
-  if (phases == 4) return find<4>(block, activate);
-  return find<0>(block, activate);
+inline Product find(int block, int phases) {
+  if (phases == 1) return find<MAX_BLOCK, 1>(block);
+  if (phases == 2) return find<MAX_BLOCK, 2>(block);
+  if (phases == 4) return find<MAX_BLOCK, 4>(block);
+  return find<MAX_BLOCK, 0>(block);
 }
 
 // Any number of outputs, in blocks.
 inline void multiply(const float* weights, int block, int n_out, const float* const* rows,
                      int n_rows, Destination to, int n) {
-  const Product product = find(block, to.phases.phases, to.bias != nullptr);
+  const Product product = find(block, to.phases.phases);
   for (int c = 0; c < n_out; c += block, weights += int64_t(block) * n_rows) {
     product(weights, rows, n_rows, to, n_out - c, n);
     to.out += block * to.channel;
@@ -252,8 +256,6 @@ inline void add_outer(const float* const* left, int n_left, const float* const* 
 // ---- the same with the rows on the left along the lanes, for layers that fill them ----
 
 constexpr int ACROSS = OUTER_LEFT * OUTER_RIGHT * 2 / 5;  // rows on the right that are worked on at once
-
-inline bool goes_across(int n_left) { return 4 * n_left >= 3 * round_up(n_left, V); }
 
 // Rows [n_left][n] to frames [n][row], zeros behind.
 inline void turn(const float* const* rows, int n_left, int n, float* turned, int64_t row) {

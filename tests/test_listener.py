@@ -178,6 +178,15 @@ def test_not_a_number_stays_one(build):
     assert np.isfinite(again).all()  # nothing is left of it
 
 
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_no_stretches_give_no_answers(n_threads):
+    weights, biases = random_network(np.random.default_rng(0), [4], [3])
+    listener = Listener(weights, biases, strides=[2], segment_length=100)
+    none = Stretches.alone(np.zeros(0, np.int64))
+    found = listener.pooled(np.zeros(500, np.float32), none, hop_length=100, n_threads=n_threads)
+    assert found.shape == (0, 4)
+
+
 def test_stretches_outside_are_refused():
     weights, biases = random_network(np.random.default_rng(0), [10] * 4, [3] * 4)
     listener = Listener(weights, biases, strides=[2] * 4, segment_length=500)

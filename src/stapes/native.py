@@ -7,6 +7,7 @@ live in ``native/`` and are built at installation; :func:`available` says whethe
 import importlib
 import math
 import os
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -105,18 +106,21 @@ class Scratch:
     """Memory that passes borrow and give back, for fresh pages are slow; copies are empty."""
 
     spare: list[tuple[Any, Any]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def borrow(self, key: tuple[Any, ...]) -> Any:
         """A trainer of this shape, a spare one if there is one."""
-        for i, (spare_key, trainer) in enumerate(self.spare):
-            if spare_key == key:
-                del self.spare[i]
-                return trainer
+        with self.lock:
+            for i, (spare_key, trainer) in enumerate(self.spare):
+                if spare_key == key:
+                    del self.spare[i]
+                    return trainer
         return _native.Trainer(*key)
 
     def give_back(self, key: tuple[Any, ...], trainer: Any) -> None:
         """Keep a trainer for the next pass, and the latest few at most."""
-        self.spare = [*self.spare, (key, trainer)][-SPARE_SCRATCH:]
+        with self.lock:
+            self.spare = [*self.spare, (key, trainer)][-SPARE_SCRATCH:]
 
     def __reduce__(self) -> tuple[type["Scratch"], tuple[()]]:
         """Nothing worth copying."""
