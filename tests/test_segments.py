@@ -135,6 +135,17 @@ def test_classes_come_equally_often_however_many_clips_they_have():
     assert abs(targets.mean() - 0.5) < 0.04  # 2000 draws: 3.6 standard errors
 
 
+def test_a_source_of_very_many_clips_counts_as_several():
+    rng = np.random.default_rng(0)
+    waveforms = [rng.normal(size=200).astype(np.float32) for _ in range(33)]
+    clips = Examples("x" * 33, waveforms, [0] * 32 + [1], "a" * 31 + "b" + "c")
+    generator = SegmentGenerator(clips, segment_length=100, gate=0)
+    drawn = np.concatenate([generator.batch(i, batch_size=60).clips for i in range(100)])
+    shares = np.bincount(drawn, minlength=33) / len(drawn)
+    assert shares[31] == pytest.approx(1 / 8, abs=0.015)  # of the class: a three times, b once
+    np.testing.assert_allclose(shares[:31], 3 / 8 / 31, atol=0.006)
+
+
 def test_sources_of_a_class_come_equally_often_however_many_clips_they_have():
     rng = np.random.default_rng(0)
     waveforms = [rng.normal(size=200).astype(np.float32) for _ in range(9)]

@@ -24,6 +24,11 @@ SPARE = 64
 and 16 steps behind the last."""
 
 
+CLIPS_ALIKE = 10
+"""So many clips of a source are drawn no more often than a single one of another; of a source with
+n times as many each is drawn as if the source were n."""
+
+
 @dataclass(frozen=True, slots=True)
 class Examples:
     """Clips to learn from or to be measured on.
@@ -69,8 +74,8 @@ class Batch:
 class SegmentGenerator:
     """Draws segments of labelled clips; short clips lie at a random place among zeros.
 
-    Classes come equally often, and so do the sources of a class, for many clips of one say little
-    more than a few.
+    Classes come equally often, and so do the sources of a class, for clips of one are much alike;
+    but one of very many clips counts as several, see :data:`CLIPS_ALIKE`.
     """
 
     def __init__(
@@ -94,7 +99,10 @@ class SegmentGenerator:
         targets, waveforms = examples.targets, examples.waveforms
         sources = list(zip(targets, examples.sources, strict=True))  # of one class each
         self._clips_of_source = _Groups.of(sources)
-        self._sources_of_class = _Groups.of([target for target, _ in sorted(set(sources))])
+        n_times = np.maximum(self._clips_of_source.sizes // CLIPS_ALIKE, 1)
+        self._sources = np.repeat(np.arange(len(n_times)), n_times)
+        of_class = np.array([target for target, _ in sorted(set(sources))])
+        self._sources_of_class = _Groups.of(of_class[self._sources].tolist())
         self._targets = np.array(targets)
         self._segment_length = segment_length
         self._speed = speed
@@ -129,7 +137,8 @@ class SegmentGenerator:
         batch_size = len(out)
         rng = np.random.default_rng([self._seed, step])
         classes = rng.integers(len(self._sources_of_class.sizes), size=batch_size)
-        clips = self._clips_of_source.member(self._sources_of_class.member(classes, rng), rng)
+        sources = self._sources[self._sources_of_class.member(classes, rng)]
+        clips = self._clips_of_source.member(sources, rng)
         rates = 1.0 + self._speed * rng.uniform(-1.0, 1.0, batch_size)
         starts = self._start(clips, rng)
         # A segment's middle stays in place at any speed, so a loud sample seldom leaves it.
