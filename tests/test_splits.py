@@ -89,6 +89,37 @@ def test_split_of_sources_that_hold_both_classes():
     assert not sources_of(clips, rest) & sources_of(clips, held)
 
 
+def can_be_split(classes: list[set[int]], *, n_sources: int) -> bool:
+    """Whether any choice of sources has one of every class inside and one outside: all tried."""
+    choices = (
+        {i for i in range(n_sources) if number >> i & 1} for number in range(1, 2**n_sources - 1)
+    )
+    return any(all(held & c and c - held for c in classes) for held in choices)
+
+
+@settings(max_examples=100)
+@given(
+    classes=st.lists(st.sets(st.integers(0, 7), min_size=2, max_size=3), min_size=2, max_size=14),
+    seed=st.integers(0, 1000),
+)
+def test_a_split_is_found_where_there_is_one(classes, seed):
+    clips = clips_of(*((f"c{c}", f"s{i}", 1) for c, row in enumerate(classes) for i in row))
+    if not can_be_split(classes, n_sources=8):
+        with pytest.raises(DataError, match="no split"):
+            split(clips, share=0.2, seed=seed)
+        return
+    parts = split(clips, share=0.2, seed=seed)
+    assert not set.intersection(*(sources_of(clips, part) for part in parts))
+    assert all(len(labels_of(clips, part)) == len(classes) for part in parts)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_neighbours_in_a_chain_of_classes_can_be_split(seed):
+    clips = clips_of(*((f"c{c}", f"s{s}", 1) for c in range(29) for s in (c, c + 1)))
+    _, held = split(clips, share=0.2, seed=seed)
+    assert len(labels_of(clips, held)) == 29
+
+
 def test_split_without_a_solution():
     # Every class is in two of three sources: two of them are on one side, and so is their class.
     pairs = [("a", "s0"), ("a", "s1"), ("b", "s1"), ("b", "s2"), ("c", "s2"), ("c", "s0")]

@@ -19,6 +19,10 @@ Pairs = Sequence[tuple[Sequence[int], Sequence[int]]]
 N_TRIES = 32
 """Random orders tried for a split; the one nearest to the wanted share of each class is kept."""
 
+N_MOVES, NOISE = 50, 0.2
+"""Moves for each source by which a split is mended where none of these will do, and how many of
+them are at random."""
+
 
 def split(clips: Sequence[Clip], *, share: float, seed: int) -> tuple[Indices, Indices]:
     """Hold out a share of every class, whole sources only.
@@ -56,12 +60,38 @@ def _best_try(counts: Counts, *, share: float, rng: np.random.Generator) -> NDAr
         distance = np.abs(counts[held].sum(axis=0) - share * counts.sum(axis=0))
         if math.isfinite(error) and np.all(distance <= 0.5):
             break
-    if not math.isfinite(least):
-        raise DataError(
-            "no split was found that leaves every class on both sides without dividing a source: "
-            "add sources to the smallest classes, or give another --seed"
-        )
-    return best
+    return best if math.isfinite(least) else _mended(counts, held, rng=rng)
+
+
+def _mended(
+    counts: Counts, held: NDArray[np.bool_], *, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Move sources one by one to the other side until no class is on one side only.
+
+    The next is one of a class that is, and mostly the one after which the fewest are (Selman, Kautz
+    and Cohen 1994, "Noise strategies for improving local search").
+    """
+    present, held = counts > 0, held.copy()
+    n_sources = present.sum(axis=0)
+
+    def one_sided(n_held: NDArray[np.int64]) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = (n_sources > 1) & ((n_held == 0) | (n_held == n_sources))
+        return found
+
+    for _ in range(N_MOVES * len(counts)):
+        n_held = present[held].sum(axis=0)
+        wrong = np.flatnonzero(one_sided(n_held))
+        if not len(wrong):
+            return held
+        movable = rng.permutation(np.flatnonzero(present[:, rng.choice(wrong)]))
+        step = np.where(held[movable], -1, 1)[:, None]
+        n_wrong = one_sided(n_held + step * present[movable]).sum(axis=1)
+        chosen = 0 if rng.random() < NOISE else int(n_wrong.argmin())
+        held[movable[chosen]] ^= True
+    raise DataError(
+        "no split was found that leaves every class on both sides without dividing a source: add"
+        " sources to the smallest classes, or give another --seed"
+    )
 
 
 def _try_split(counts: Counts, *, share: float, order: NDArray[np.int64]) -> NDArray[np.bool_]:
