@@ -115,7 +115,8 @@ class _Maker:
     ) -> None:
         self._config, self._settings, self._n_known = config, settings, len(known.names)
         self._of_classes = _generator(config, settings, known)
-        self._of_none = _generator(config, settings, foreign) if foreign.names else None
+        heard = settings.n_negatives and foreign.names
+        self._of_none = _generator(config, settings, foreign) if heard else None
         rng = np.random.default_rng([settings.seed, 0, 2])
         self._augment = augment.Augmenter(config, settings, rng=rng)
         fewest, most = N_MODELS

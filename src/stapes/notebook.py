@@ -72,12 +72,13 @@ def reproduce(
     started = time.monotonic()
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}: give at least 1")
+    plain = replace(PLAIN, epochs=epochs)
     decoded, _ = read(data, progress, options=DataOptions(leaks="regroup"))
     decoded = decoded.only([i for i, c in enumerate(decoded.clips) if not is_negative(c.label)])
     rows: dict[str, list[Measured]] = {name: [] for name in ROWS}
     files = [replace(clip, source=clip.name) for clip in decoded.clips]  # as if unrelated
     for seed in range(seeds):
-        settings = replace(PLAIN, seed=seed, epochs=epochs)
+        settings = replace(plain, seed=seed)
         told = f"seed {seed + 1} of {seeds}"
         by_file = split(files, share=TEST_SHARE, seed=seed)
         by_source = split(decoded.clips, share=TEST_SHARE, seed=seed)
@@ -96,7 +97,7 @@ def reproduce(
             part: results[row][part]["accuracy"] - results["honest"][part]["accuracy"]
             for part in ("segments", "clips")
         }
-    results |= {"seeds": seeds, "settings": as_dict(replace(PLAIN, epochs=epochs))}
+    results |= {"seeds": seeds, "settings": as_dict(plain)}
     results |= {"seconds": time.monotonic() - started, "version": __version__}
     return results | left_out(decoded)
 
