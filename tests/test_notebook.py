@@ -67,6 +67,17 @@ def test_all_protocols_take_the_same_plain_steps(seen):
         assert settings.speed == settings.mixing == settings.averaging == 0
 
 
+def test_both_of_our_rows_draw_by_the_recordings_sources(seen):
+    _, fits, _ = seen
+    for _, _, examples in fits[1::3] + fits[2::3]:
+        sources = dict(zip(examples.names, examples.sources, strict=True))
+        pairs = [
+            (f"{c}{i}.wav", f"{c}{i + 1}.wav") for c in ("low", "high") for i in (0, 2, 4, 6, 8)
+        ]
+        whole = [pair for pair in pairs if sources.keys() >= set(pair)]
+        assert whole and all(sources[one] == sources[other] for one, other in whole)
+
+
 def test_the_notebook_joins_a_class_and_normalises_it_by_itself(seen):
     _, fits, _ = seen
     for config, _, examples in fits[::3]:
