@@ -25,8 +25,8 @@ and 16 steps behind the last."""
 
 
 CLIPS_ALIKE = 10
-"""So many clips of a source are drawn no more often than a single one of another; of a source with
-n times as many each is drawn as if the source were n."""
+"""A source counts as one for every so many clips of it, and as one where it has fewer, so that a
+stray clip beside a source of hundreds is not half of its class."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from stapes.measurement import Measured, measure, summarise
 from stapes.negatives import is_negative
 from stapes.progress import Progress, silent
 from stapes.segments import SILENCE_RMS, Waveform
-from stapes.splits import split
+from stapes.splits import Pair, split
 
 PUBLISHED = {"segments": 0.70, "clips": 0.70}
 """What the notebook says of itself: about 70 % of test segments and of clips."""
@@ -44,9 +44,6 @@ PLAIN = TrainingConfig(
     validation_share=0.0,
 )
 """Training as in the notebook: no augmentation, no averaging, the last epoch is kept."""
-
-Parts = tuple[Sequence[int], Sequence[int]]
-"""The clips to learn from and those to judge."""
 
 
 def reproduce(
@@ -104,7 +101,7 @@ def reproduce(
 
 def _ours(
     decoded: DecodedDataset,
-    parts: Parts,
+    parts: Pair,
     settings: TrainingConfig,
     progress: Progress,
     *,
@@ -125,7 +122,7 @@ def _ours(
 
 def _notebook(
     decoded: DecodedDataset,
-    parts: Parts,
+    parts: Pair,
     settings: TrainingConfig,
     progress: Progress,
     *,

@@ -13,15 +13,18 @@ from stapes.negatives import beside_negatives, is_negative
 
 Counts = NDArray[np.int64]
 Indices = list[int]
-Pairs = Sequence[tuple[Sequence[int], Sequence[int]]]
-"""For each fold the clips to learn from and those to judge."""
+Pair = tuple[Sequence[int], Sequence[int]]
+"""The clips to learn from and those to judge."""
+
+Pairs = Sequence[Pair]
+"""Those of each fold."""
 
 N_TRIES = 32
 """Random orders tried for a split; the one nearest to the wanted share of each class is kept."""
 
-N_MOVES, NOISE = 50, 0.2
-"""Moves for each source by which a split is mended where none of these will do, and how many of
-them are at random."""
+N_MOVES, NOISE = 5_000, 0.2
+"""Moves of sources by which a split is mended where none of these will do, and the share of them
+that is random."""
 
 
 def split(clips: Sequence[Clip], *, share: float, seed: int) -> tuple[Indices, Indices]:
@@ -78,8 +81,8 @@ def _mended(
         found: NDArray[np.bool_] = (n_sources > 1) & ((n_held == 0) | (n_held == n_sources))
         return found
 
-    for _ in range(N_MOVES * len(counts)):
-        n_held = present[held].sum(axis=0)
+    n_held = present[held].sum(axis=0)
+    for _ in range(N_MOVES):
         wrong = np.flatnonzero(one_sided(n_held))
         if not len(wrong):
             return held
@@ -87,6 +90,7 @@ def _mended(
         step = np.where(held[movable], -1, 1)[:, None]
         n_wrong = one_sided(n_held + step * present[movable]).sum(axis=1)
         chosen = 0 if rng.random() < NOISE else int(n_wrong.argmin())
+        n_held += step[chosen] * present[movable[chosen]]
         held[movable[chosen]] ^= True
     raise DataError(
         "no split was found that leaves every class on both sides without dividing a source: add"
