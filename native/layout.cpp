@@ -207,12 +207,12 @@ bool shares(const Plan& p) {
                      [](const Layer& a) { return a.left + a.right < a.segment_n; });
 }
 
-void pack_weights(const Plan& p, const Arrays& weights) {
+void pack_weights(const Plan& p, const float* weights) {
   for (int i = 0; i < p.n_layers; i++) {
     const Layer& a = p.layers[i];
     auto weight = [&](int co, int ci, int k) {
-      return co < a.c_out && ci < a.c_in ? weights[i][(int64_t(co) * a.c_in + ci) * a.kernel + k]
-                                         : 0.0f;
+      const int64_t at = a.weights_at + (int64_t(co) * a.c_in + ci) * a.kernel + k;
+      return co < a.c_out && ci < a.c_in ? weights[at] : 0.0f;
     };
     float* out = a.forward_weights;
     for (int block = 0; block < a.c_out; block += a.forward_block)
@@ -250,6 +250,10 @@ Memory lay_out(const Shape& shape, bool training, const Kernels& kernels, Plan& 
     layers[i].stride = shape.strides[i];
     set_convolution(layers[i], i ? &layers[i - 1] : nullptr, shape, kernels.max_block);
     layers[i].phases = i + 1 < p.n_layers ? shape.strides[i + 1] : 1;
+    layers[i].weights_at = p.n_weights;
+    layers[i].channels_at = p.n_channels;
+    p.n_weights += int64_t(layers[i].c_out) * layers[i].c_in * layers[i].kernel;
+    p.n_channels += layers[i].c_out;
   }
   for (int i = 0; i + 1 < p.n_layers; i++) layers[i].lead = layers[i + 1].pad;
   set_edges(layers);

@@ -49,9 +49,8 @@ void set_length(Plan& plan, int length);
 // Whether overlapping segments have frames in common in every layer, so that sharing them pays.
 bool shares(const Plan& plan);
 
-// Weights of all layers: [c_out][c_in][kernel] each.
-using Arrays = std::vector<const float*>;
-void pack_weights(const Plan& plan, const Arrays& weights);
+// Weights of all layers, one after another: [c_out][c_in][kernel] each.
+void pack_weights(const Plan& plan, const float* weights);
 
 // One thread's scratch memory, zero.
 struct Workspace {

@@ -7,13 +7,15 @@
 
 namespace stapes {
 
-Listener::Listener(const Shape& shape, const Arrays& weights, const Arrays& biases)
-    : shape_(shape), kernels_(choose_kernels()) {
+Listener::Listener(const Shape& shape) : shape_(shape), kernels_(choose_kernels()) {
   memory_ = lay_out(shape_, false, kernels_, plan_, layers_);
-  pack_weights(plan_, weights);
-  for (size_t i = 0; i < layers_.size(); i++)
-    std::copy_n(biases[i], layers_[i].c_out, layers_[i].shift);
   for (int i = 0; i < shape_.batch; i++) workspaces_.push_back(workspace(plan_));
+}
+
+void Listener::set(const float* parameters) {
+  pack_weights(plan_, parameters);
+  for (const Layer& a : layers_)
+    std::copy_n(parameters + plan_.n_weights + a.channels_at, a.c_out, a.shift);
 }
 
 void Listener::run(const std::vector<Stretch>& stretches) {

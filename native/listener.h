@@ -9,7 +9,11 @@ class Listener {
   // `shape`: its batch is the number of threads; with the hop between segments and the most
   // segments of a stretch. Throws std::invalid_argument where a number is out of range,
   // std::bad_alloc.
-  Listener(const Shape& shape, const Arrays& weights, const Arrays& biases);
+  explicit Listener(const Shape& shape);
+
+  // All weights, then all biases.
+  int64_t n_parameters() const { return plan_.n_weights + plan_.n_channels; }
+  void set(const float* parameters);
 
   // Every stretch, shared out over the threads.
   void run(const std::vector<Stretch>& stretches);

@@ -50,73 +50,43 @@ int allowed(int n_threads) {
   return std::min(n_threads, MAX_THREADS);
 }
 
-// Layers' parameters one after another in one array: all weights, then so many vectors [c_out].
-struct Parameters {
-  int64_t n_channels = 0, n_weights = 0;
-  std::vector<int64_t> weights, channels;
-
-  explicit Parameters(const stapes::Shape& shape) {
-    for (size_t i = 0; i < shape.channels.size(); i++) {
-      const int64_t c_in = i ? shape.channels[i - 1] : 1;
-      channels.push_back(shape.channels[i]);
-      weights.push_back(c_in * shape.channels[i] * shape.kernels.at(i));
-      n_channels += channels.back();
-      n_weights += weights.back();
-    }
-  }
-  int64_t size(int n_vectors) const { return n_weights + n_vectors * n_channels; }
-
-  // Where each layer's weights lie, or those of the vectors of that number.
-  template <class T>
-  std::vector<T*> at(T* flat, int vector = -1) const {
-    std::vector<T*> pointers;
-    T* next = flat + (vector < 0 ? 0 : size(vector));
-    for (const int64_t n : vector < 0 ? weights : channels) pointers.push_back(next), next += n;
-    return pointers;
-  }
-};
-
 // Scratch memory for one forward pass and its backward pass, at one shape.
 class Trainer {
  public:
   Trainer(int batch, int length, Ints channels, Ints kernels, Ints strides)
-      : trunk_({batch, length, channels, kernels, strides}), parameters_(trunk_.shape()) {}
+      : trunk_({batch, length, channels, kernels, strides}) {}
 
   void forward(const Input& x, const Input& parameters, double epsilon, int n_threads,
                const Output& pooled, const Output& mean, const Output& variance) {
     const stapes::Shape& shape = trunk_.shape();
     check(x, "x", {shape.batch, shape.length});
-    check(parameters, "parameters", {parameters_.size(2)});
+    check(parameters, "parameters", {trunk_.n_parameters()});
     check(pooled, "pooled", {shape.batch, shape.channels.back()});
-    check(mean, "mean", {parameters_.n_channels});
-    check(variance, "variance", {parameters_.n_channels});
+    check(mean, "mean", {trunk_.plan().n_channels});
+    check(variance, "variance", {trunk_.plan().n_channels});
     n_threads = allowed(n_threads);
     if (!(epsilon >= 0)) throw std::invalid_argument("epsilon must not be negative");
-    const float* flat = parameters.data();
     nb::gil_scoped_release unlocked;
     std::lock_guard<std::mutex> alone(mutex_);
     ready_ = false;
-    trunk_.forward(x.data(), parameters_.at(flat), parameters_.at(flat, 0), parameters_.at(flat, 1),
-                   epsilon, n_threads, pooled.data(), mean.data(), variance.data());
+    trunk_.forward(x.data(), parameters.data(), epsilon, n_threads, pooled.data(), mean.data(),
+                   variance.data());
     ready_ = true;
   }
 
   void backward(const Input& d_pooled, int n_threads, const Output& gradients) {
     check(d_pooled, "d_pooled", {trunk_.shape().batch, trunk_.shape().channels.back()});
-    check(gradients, "gradients", {parameters_.size(2)});
+    check(gradients, "gradients", {trunk_.n_parameters()});
     n_threads = allowed(n_threads);
-    float* flat = gradients.data();
     nb::gil_scoped_release unlocked;
     std::lock_guard<std::mutex> alone(mutex_);
     if (!ready_) throw std::invalid_argument("backward must follow a forward pass, once");
     ready_ = false;
-    trunk_.backward(d_pooled.data(), n_threads, parameters_.at(flat), parameters_.at(flat, 0),
-                    parameters_.at(flat, 1));
+    trunk_.backward(d_pooled.data(), n_threads, gradients.data());
   }
 
  private:
   stapes::Trunk trunk_;
-  const Parameters parameters_;
   std::mutex mutex_;
   bool ready_ = false;
 };
@@ -125,13 +95,10 @@ class Trainer {
 class Listener {
  public:
   Listener(int length, Ints channels, Ints kernels, Ints strides, const Input& parameters, int hop,
-           int n_segments, int n_threads) {
-    const stapes::Shape shape{allowed(n_threads), length, channels, kernels, strides, hop,
-                              n_segments};
-    const Parameters layers(shape);
-    check(parameters, "parameters", {layers.size(1)});
-    const float* flat = parameters.data();
-    listener_ = std::make_unique<stapes::Listener>(shape, layers.at(flat), layers.at(flat, 0));
+           int n_segments, int n_threads)
+      : listener_({allowed(n_threads), length, channels, kernels, strides, hop, n_segments}) {
+    check(parameters, "parameters", {listener_.n_parameters()});
+    listener_.set(parameters.data());
   }
 
   // Stretches of x [T]: their first samples, numbers of segments, and what makes of a sample x
@@ -139,8 +106,8 @@ class Listener {
   void run(const Input& x, const std::vector<int64_t>& starts, const Ints& counts,
            const std::vector<float>& offsets, const std::vector<float>& scales,
            const Output& pooled, const std::optional<Output>& frames) {
-    const stapes::Shape& shape = listener_->shape();
-    const stapes::Layer& last = listener_->last();
+    const stapes::Shape& shape = listener_.shape();
+    const stapes::Layer& last = listener_.last();
     const int64_t length = static_cast<int64_t>(x.size());
     std::vector<stapes::Stretch> stretches;
     int64_t n = 0;
@@ -157,13 +124,13 @@ class Listener {
     if (frames) check(*frames, "frames", {n, last.segment_n, last.c_out});
     nb::gil_scoped_release unlocked;
     std::lock_guard<std::mutex> alone(mutex_);
-    listener_->run(stretches);
+    listener_.run(stretches);
   }
 
-  bool shares() const { return listener_->shares(); }
+  bool shares() const { return listener_.shares(); }
 
  private:
-  std::unique_ptr<stapes::Listener> listener_;
+  stapes::Listener listener_;
   std::mutex mutex_;
 };
 

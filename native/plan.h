@@ -35,6 +35,7 @@ constexpr int EDGE_BLOCK = 16;  // outputs of an edge's frame that are worked on
 
 struct Layer {
   int c_in, c_out, kernel, stride, pad, n_in, n;
+  int64_t weights_at, channels_at;  // of its weights among all, of its channels among all
   int phases, lead;  // how the output is stored: the reader's stride and padding; 1, 0 at the end
   int halo;          // places that the reader looks ahead
   int places;        // places of a phase that hold frames
@@ -59,6 +60,7 @@ struct Layer {
 
 struct Plan {
   int batch, n_layers, n_units;
+  int64_t n_weights, n_channels;  // of all layers
   int length;  // samples of an example; in inference, of a stretch of segments `hop` apart
   int hop;
   bool training;

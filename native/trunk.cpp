@@ -27,7 +27,7 @@ double Trunk::total(int64_t at) const {
 }
 
 // Mean and variance of the batch from those of the units (Chan, Golub and LeVeque, 1983).
-void Trunk::combine_statistics(int i, const Arrays& betas, double epsilon, float* mean,
+void Trunk::combine_statistics(int i, const float* betas, double epsilon, float* mean,
                                float* variance) {
   const Layer& a = layers_[i];
   Normalisation& norm = normalisations_[i];
@@ -49,7 +49,7 @@ void Trunk::combine_statistics(int i, const Arrays& betas, double epsilon, float
     a.rstd[c] = static_cast<float>(rstd);
     a.mean_rstd[c] = static_cast<float>(m * rstd);
     a.scale[c] = static_cast<float>(norm.gamma[c] * rstd);
-    a.shift[c] = static_cast<float>(betas[i][c] - m * norm.gamma[c] * rstd);
+    a.shift[c] = static_cast<float>(betas[c] - m * norm.gamma[c] * rstd);
   }
 }
 
@@ -94,21 +94,21 @@ void Trunk::first_weights(float* d_weights) const {
 
 // ---- the passes ----
 
-void Trunk::forward(const float* x, const Arrays& weights, const Arrays& gammas,
-                    const Arrays& betas, double epsilon, int n_threads, float* pooled, float* mean,
-                    float* variance) {
-  pack_weights(plan_, weights);
+void Trunk::forward(const float* x, const float* parameters, double epsilon, int n_threads,
+                    float* pooled, float* mean, float* variance) {
+  const float *gammas = parameters + plan_.n_weights, *betas = gammas + plan_.n_channels;
+  pack_weights(plan_, parameters);
   for (int i = 0; i < plan_.n_layers; i++) {
     Normalisation& norm = normalisations_[i];
     const size_t c = layers_[i].c_out;
-    norm.gamma.assign(gammas[i], gammas[i] + c);
+    norm.gamma.assign(gammas + layers_[i].channels_at, gammas + layers_[i].channels_at + c);
     for (auto* v : {&norm.mean, &norm.rstd, &norm.sum_g, &norm.sum_gx}) v->assign(c, 0.0);
   }
   reserve(n_threads);
   Team::run(n_threads, [&](Team::Member& member) {
     const Scratch& s = workspaces_[member.index].scratch;
-    int64_t at = 0;
-    for (int i = 0; i < plan_.n_layers; at += layers_[i].c_out, i++)
+    for (int i = 0; i < plan_.n_layers; i++) {
+      const int64_t at = layers_[i].channels_at;
       member.phase(
           plan_.n_units,
           [&](int unit) {
@@ -117,7 +117,8 @@ void Trunk::forward(const float* x, const Arrays& weights, const Arrays& gammas,
               kernels_.pack(plan_, b, x + int64_t(b) * shape_.length, 0.0f, 1.0f);
             kernels_.first_statistics(plan_, unit, s);
           },
-          [&] { combine_statistics(i, betas, epsilon, mean + at, variance + at); });
+          [&] { combine_statistics(i, betas + at, epsilon, mean + at, variance + at); });
+    }
     member.phase(
         plan_.n_units,
         [&](int unit) {
@@ -128,8 +129,7 @@ void Trunk::forward(const float* x, const Arrays& weights, const Arrays& gammas,
   });
 }
 
-void Trunk::backward(const float* d_pooled, int n_threads, const std::vector<float*>& d_weights,
-                     const std::vector<float*>& d_gammas, const std::vector<float*>& d_betas) {
+void Trunk::backward(const float* d_pooled, int n_threads, float* gradients) {
   reserve(n_threads);
   const int top = plan_.n_layers - 1;
   Team::run(n_threads, [&](Team::Member& member) {
@@ -143,15 +143,15 @@ void Trunk::backward(const float* d_pooled, int n_threads, const std::vector<flo
           },
           [&] {
             combine_sums(i - 1);
-            if (i <= top) combine_weights(i, d_weights[i]);
-            if (i == 1) first_weights(d_weights[0]);
+            if (i <= top) combine_weights(i, gradients + layers_[i].weights_at);
+            if (i == 1) first_weights(gradients);
           });
   });
-  for (int i = 0; i <= top; i++)
-    for (int c = 0; c < layers_[i].c_out; c++) {
-      d_gammas[i][c] = static_cast<float>(normalisations_[i].sum_gx[c]);
-      d_betas[i][c] = static_cast<float>(normalisations_[i].sum_g[c]);
-    }
+  float *d_gamma = gradients + plan_.n_weights, *d_beta = d_gamma + plan_.n_channels;
+  for (const Normalisation& norm : normalisations_) {
+    for (const double sum : norm.sum_gx) *d_gamma++ = static_cast<float>(sum);
+    for (const double sum : norm.sum_g) *d_beta++ = static_cast<float>(sum);
+  }
 }
 
 }  // namespace stapes

@@ -12,15 +12,18 @@ class Trunk {
   // Throws std::invalid_argument where a number is out of range, std::bad_alloc.
   explicit Trunk(const Shape& shape);
 
-  // x [batch][length] -> pooled [batch][c]; mean and variance of every layer's y, one after another.
-  void forward(const float* x, const Arrays& weights, const Arrays& gammas, const Arrays& betas,
-               double epsilon, int n_threads, float* pooled, float* mean, float* variance);
+  // All weights, then all gammas, then all betas.
+  int64_t n_parameters() const { return plan_.n_weights + 2 * plan_.n_channels; }
 
-  // d_pooled [batch][c] -> gradients of all the above; only after forward.
-  void backward(const float* d_pooled, int n_threads, const std::vector<float*>& d_weights,
-                const std::vector<float*>& d_gammas, const std::vector<float*>& d_betas);
+  // x [batch][length] -> pooled [batch][c]; mean and variance of every layer's y, one after another.
+  void forward(const float* x, const float* parameters, double epsilon, int n_threads,
+               float* pooled, float* mean, float* variance);
+
+  // d_pooled [batch][c] -> gradients of the parameters; only after forward.
+  void backward(const float* d_pooled, int n_threads, float* gradients);
 
   const Shape& shape() const { return shape_; }
+  const Plan& plan() const { return plan_; }
 
  private:
   struct Normalisation {
@@ -28,7 +31,7 @@ class Trunk {
   };
 
   void reserve(int n_threads);
-  void combine_statistics(int layer, const Arrays& betas, double epsilon, float* mean, float* var);
+  void combine_statistics(int layer, const float* betas, double epsilon, float* mean, float* var);
   void combine_sums(int layer);
   void combine_weights(int layer, float* d_weights) const;
   void first_weights(float* d_weights) const;
