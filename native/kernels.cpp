@@ -230,10 +230,12 @@ void put_gradient(const Plan& p, int i, int b, int first, int count, const Tile&
       const float *a = tile.activations + j * tile.row, *y = tile.y + j * tile.y_row;
       float* d = s.out + j * layer.tile_row;
       float* g = i == 0 ? d : p.gradients[i & 1] + offset(layer, b, c, phase, first);
+      const float* next = g + (i == 0 ? layer.tile_row : layer.row);
       for (int u = 0, end; u < count; u = end) {
         end = u + SUMMED < count ? u + SUMMED : count;
         Vector total{}, product{};
         for (int t = u; t < end; t += V) {
+          __builtin_prefetch(next + t, 1);
           const Vector v = where_positive(load(a + t), load(d + t));
           store(g + t, v);
           total += v;
@@ -265,11 +267,11 @@ void first_outer(const Plan& p, int b, int first, int count, const Scratch& s, f
   }
 }
 
-// The gradient of frames first - halo, ..., first + count - 1 of a layer's y: zero outside.
-void read_dy(const Plan& p, int i, int b, int first, int halo, int count, const Scratch& s,
+// The gradient of frames first - ahead, ..., first + count - 1 of a layer's y: zero outside.
+void read_dy(const Plan& p, int i, int b, int first, int ahead, int count, const Scratch& s,
              int64_t row) {
   const Layer& layer = p.layers[i];
-  const int start = first - halo, length = halo + count;
+  const int start = first - ahead, length = ahead + count;
   const int begin = start + layer.lead > 0 ? (start + layer.lead) / layer.phases : 0;
   const int wanted = ceil_div(first + count + layer.lead, layer.phases);
   const int end = wanted < layer.places ? wanted : layer.places;
@@ -285,7 +287,7 @@ void read_dy(const Plan& p, int i, int b, int first, int halo, int count, const 
 }
 
 // The gradient of the activations below, phase by phase: y's taps turned round.
-void input_gradient(const Layer& layer, const Layer& below, int halo, int count, const Scratch& s,
+void input_gradient(const Layer& layer, const Layer& below, int ahead, int count, const Scratch& s,
                     int64_t dy_row) {
   const float* weights = layer.backward_weights;
   const int64_t padded = round_up(layer.c_in, layer.backward_block);
@@ -293,7 +295,7 @@ void input_gradient(const Layer& layer, const Layer& below, int halo, int count,
     int n_rows = 0;
     for (int k = phase; k < layer.kernel; k += layer.stride)
       for (int c = 0; c < layer.c_out; c++)
-        s.right[n_rows++] = s.dy + c * dy_row + MARGIN + halo - k / layer.stride;
+        s.right[n_rows++] = s.dy + c * dy_row + MARGIN + ahead - k / layer.stride;
     multiply(weights, layer.backward_block, layer.c_in, s.right, n_rows,
              {s.out + phase * below.tile_row, layer.stride * below.tile_row, {1, 0, 0}, nullptr},
              count);
@@ -326,7 +328,8 @@ void top_gradient(const Plan& p, int unit, const Scratch& s, const float* d_pool
 void backward(const Plan& p, int i, int unit, const Scratch& s) {
   const Layer &layer = p.layers[i], &below = p.layers[i - 1];
   const int n_rows = layer.c_in * layer.kernel, n_first = 2 * below.c_out + 1;
-  const int64_t dy_row = below.tile_row + below.halo + 2 * MARGIN;
+  const int ahead = static_cast<int>(round_up(below.halo, MARGIN));
+  const int64_t dy_row = below.tile_row + ahead + 2 * MARGIN;
   double* sums = p.partial + unit * p.partial_size;
   float* first_sums = s.sums + layer.sums;
   std::memset(sums, 0, sizeof(double) * p.partial_size);
@@ -334,14 +337,13 @@ void backward(const Plan& p, int i, int unit, const Scratch& s) {
   int64_t unflushed = 0;
   over_tiles(p, unit, below.places, below.tile, [&](int b, int first, int n) {
     const int count = static_cast<int>(round_up(n, GRAIN));
-    const int halo_count = count + static_cast<int>(round_up(below.halo, MARGIN));
-    const Tile tile = read_tile(p, i - 1, b, first, halo_count, s);
-    read_dy(p, i, b, first, below.halo, count, s, dy_row);
-    for (int c = 0; c < layer.c_out; c++) s.left[c] = s.dy + c * dy_row + MARGIN + below.halo;
+    const Tile tile = read_tile(p, i - 1, b, first, count + ahead, s);
+    read_dy(p, i, b, first, ahead, count, s, dy_row);
+    for (int c = 0; c < layer.c_out; c++) s.left[c] = s.dy + c * dy_row + MARGIN + ahead;
     input_rows(layer, tile.activations, tile.row, s.right);
     if (along) add_outer(s.left, layer.c_out, s.right, n_rows, count, s.sums);
     else add_across(s.left, layer.c_out, s.right, n_rows, n, s.turned, s.sums);
-    input_gradient(layer, below, below.halo, count, s, dy_row);
+    input_gradient(layer, below, ahead, count, s, dy_row);
     put_gradient(p, i - 1, b, first, count, tile, s, sums);
     if (i == 1) first_outer(p, b, first, count, s, first_sums);
     unflushed += below.tile;

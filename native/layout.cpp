@@ -95,7 +95,7 @@ void set_storage(Layer& a, const Layer* reader, bool training) {
 int64_t tile_floats(const Layer& a, const Layer* reader, int max_block) {
   const int64_t own = (a.c_out + max_block) * a.phases * a.tile_row;
   if (!reader) return own;
-  const int64_t next_row = reader->lead + a.tile_row + a.halo + 2 * MARGIN;
+  const int64_t next_row = reader->lead + a.tile_row + round_up(a.halo, MARGIN) + 2 * MARGIN;
   return std::max(own, (reader->c_out + max_block) * next_row);
 }
 

@@ -65,6 +65,9 @@ void waveform_rows(const Plan& p, int b, int phase, int first, const float** row
 }
 
 // ---- reading a tile of a layer's output ----
+//
+// A tile's rows are too short for the processor to foresee, and lie in memory, not in a cache: while
+// one is worked on, the next is asked for.
 
 struct Tile {
   const float* y;
@@ -112,7 +115,10 @@ Tile read_tile(const Plan& p, int i, int b, int first, int count, const Scratch&
     for (int phase = 0; phase < layer.phases; phase++) {
       const float* y = tile.y + (c * layer.phases + phase) * tile.y_row;
       float* a = tile.activations + (c * layer.phases + phase) * tile.row;
-      for (int u = 0; u < count; u += V) store(a + u, relu(load(y + u) * scale + shift));
+      for (int u = 0; u < count; u += V) {
+        __builtin_prefetch(y + tile.y_row + u);
+        store(a + u, relu(load(y + u) * scale + shift));
+      }
     }
   }
   keep_valid(layer, first, count, tile.activations);
@@ -128,7 +134,11 @@ struct Affine {
 // Frames of dy from the phases of g and y.
 void from_phases(const float* __restrict g, const float* __restrict y, int phases, int64_t row,
                  int places, Affine by, float* __restrict frames) {
-  const auto dy = [&](int64_t at) { return by.g * load(g + at) + (by.y * load(y + at) + by.one); };
+  const auto dy = [&](int64_t at) {
+    __builtin_prefetch(g + at + phases * row);
+    __builtin_prefetch(y + at + phases * row);
+    return by.g * load(g + at) + (by.y * load(y + at) + by.one);
+  };
   int u = 0;
   if (phases == 1)
     for (; u + V <= places; u += V) store(frames + u, dy(u));
