@@ -14,8 +14,10 @@ void pack_phases(const Plan& p, const float* x, float offset, float scale, float
   const Phases phases{p.x_phases, p.x_lead, p.x_row};
   const Putter<P> putter(phases);
   int t = 0;
-  for (; t + 2 * V <= p.length; t += 2 * V)
+  for (; t + 2 * V <= p.length; t += 2 * V) {
+    __builtin_prefetch(x + t + 1024);
     putter.put(out, t, (load(x + t) - offset) * scale, (load(x + t + V) - offset) * scale);
+  }
   for (; t < p.length + p.x_ahead; t++)
     out[phases.place(t)] = t < p.length ? (x[t] - offset) * scale : 0.0f;
 }

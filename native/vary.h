@@ -44,7 +44,7 @@ void draw(const float* sound, double first, double rate, int64_t length, float* 
 
 // What is filtered at once: vectors, and groups of V taps. A vector that is read for one group is
 // that of its neighbour for the next, so few are read.
-constexpr int FILTERED = V == 16 ? 8 : 4, GROUPS = 4;
+constexpr int FILTERED = 8, GROUPS = 4;
 static_assert(FILTERED * V <= MOST_FILTERED && GROUPS * V <= TAPS_AT_ONCE);
 
 // y[t] = sum over k of taps[k] * x[t + k], up to whole blocks of vectors; whole groups of taps.
@@ -53,13 +53,13 @@ void filter(const float* x, const float* taps, int64_t n_taps, int64_t length, f
     Vector total[FILTERED] = {};
     for (int64_t k = 0; k < n_taps; k += GROUPS * V)
       for (int64_t i = k; i < k + V; i++) {
-        Vector read[FILTERED + GROUPS - 1];
 #pragma GCC unroll 16
-        for (int j = 0; j < FILTERED + GROUPS - 1; j++) read[j] = load(x + t + i + j * V);
+        for (int j = 0; j < FILTERED + GROUPS - 1; j++) {
+          const Vector read = load(x + t + i + j * V);
 #pragma GCC unroll 16
-        for (int g = 0; g < GROUPS; g++)
-#pragma GCC unroll 16
-          for (int j = 0; j < FILTERED; j++) total[j] += taps[i + g * V] * read[j + g];
+          for (int g = 0; g < GROUPS; g++)
+            if (j >= g && j - g < FILTERED) total[j - g] += taps[i + g * V] * read;
+        }
       }
 #pragma GCC unroll 16
     for (int j = 0; j < FILTERED; j++) store(y + t + j * V, total[j]);
@@ -92,7 +92,8 @@ void vary(const Variation& v, int64_t row, float* room) {
   std::memset(y + n, 0, sizeof(float) * V);
   for (int64_t t = 0; t < n; t += V) {
     Vector added{};
-    std::memcpy(&added, noise + t, sizeof(float) * (n - t < V ? n - t : V));
+    if (t + V <= n) added = load(noise + t);
+    else std::memcpy(&added, noise + t, sizeof(float) * (n - t));
     const Vector heard = load(y + t) + level * added;
     store(y + t, heard);
     total += heard;
