@@ -172,5 +172,27 @@ def test_long_overlaps_are_compared_in_parts(monkeypatch):
     monkeypatch.setattr(module, "LONGEST_LENGTH", 2 * RATE_HZ)
     parts = align(waveform, waveform[4_000:], offset_seconds=0.5)
     assert parts.offset_seconds == pytest.approx(whole.offset_seconds, abs=1e-5)
-    assert parts.shared_seconds == pytest.approx(whole.shared_seconds, abs=0.5)
-    assert parts.agreement == pytest.approx(whole.agreement, abs=0.1)
+    assert parts.shared_seconds == pytest.approx(whole.shared_seconds, abs=0.125)
+    assert parts.agreement == pytest.approx(whole.agreement, abs=0.05)
+
+
+@pytest.mark.parametrize("silent", [(0, 0), (1, 3)])
+@pytest.mark.parametrize("seconds", [4.0, 4.1, 4.2, 5.9])
+def test_a_copy_agrees_wholly_however_its_length_falls_into_parts(monkeypatch, silent, seconds):
+    monkeypatch.setattr(module, "LONGEST_LENGTH", 2 * RATE_HZ)
+    waveform = scene(17, seconds=seconds)
+    waveform[silent[0] * RATE_HZ : silent[1] * RATE_HZ] = 0.0
+    found = align(waveform, 0.5 * waveform, offset_seconds=0.0)
+    assert found.agreement > 0.95
+    assert found.shared_seconds > seconds - (silent[1] - silent[0]) - 0.3
+
+
+@pytest.mark.parametrize("middle_seconds", [1.0, 2.0, 2.1, 4.0])
+def test_half_a_second_is_found_wherever_parts_meet(monkeypatch, middle_seconds):
+    monkeypatch.setattr(module, "LONGEST_LENGTH", 2 * RATE_HZ)
+    first, second = scene(18, seconds=6.0), scene(19, seconds=6.0)
+    middle, reach = round(middle_seconds * RATE_HZ), round(0.3 * RATE_HZ)
+    second[middle - reach : middle + reach] = first[middle - reach : middle + reach]
+    found = align(first, second, offset_seconds=0.0)
+    assert found.start_seconds == pytest.approx(middle_seconds - 0.3, abs=0.13)
+    assert found.shared_seconds == pytest.approx(0.6, abs=0.2)

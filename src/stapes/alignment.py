@@ -63,8 +63,9 @@ square of the correlation) from which it is a proof: 0.375 s at 0.82, 0.7 s at 0
 QUIET = 1e-3
 """A piece with less than this share of the loudest piece's flattened power says nothing."""
 
-LONGEST_LENGTH = 60 * RATE_HZ
-"""Longer overlaps are compared in parts of this length, so that memory does not grow with them."""
+LONGEST_LENGTH, LAPPED_LENGTH = 60 * RATE_HZ, RATE_HZ
+"""Longer overlaps are compared in parts of this length, so that memory does not grow with them,
+each of which begins this much earlier, so that what is shared lies whole in one of two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +104,23 @@ def align(first: Waveform, second: Waveform, *, offset_seconds: float) -> Alignm
     """
     offset = round(offset_seconds * RATE_HZ)
     start, stop = max(0, offset), min(len(first), offset + len(second))
-    parts = [
-        _align_part(
-            first, second, offset=offset, start=begin, stop=min(begin + LONGEST_LENGTH, stop)
-        )
-        for begin in range(start, stop, LONGEST_LENGTH)
-    ]
-    found = [part for part in parts if part is not None]
-    if not found:
+    audible, same = np.zeros((2, max(stop - start, 0) // BLOCK_HOP + 1), dtype=bool)
+    proofs = []
+    for begin in range(start, stop, LONGEST_LENGTH):
+        low, high = max(begin - LAPPED_LENGTH, start), min(begin + LONGEST_LENGTH, stop)
+        part = _align_part(first, second, offset=offset, start=low, stop=high)
+        blocks = (low - start) // BLOCK_HOP + np.arange(len(part.audible))
+        audible[blocks] |= part.audible
+        if part.proof is not None:
+            same[blocks] |= part.same
+            proofs.append(part.proof)
+    if not proofs:
         return None
     return replace(
-        max(found, key=lambda part: part.shared_seconds),
-        start_seconds=found[0].start_seconds,
-        shared_seconds=sum(part.shared_seconds for part in found),
-        agreement=sum(part.agreement for part in found) / len(parts),
+        max(proofs, key=lambda proof: proof.shared_seconds),
+        start_seconds=proofs[0].start_seconds,
+        shared_seconds=_covered(same) / RATE_HZ,
+        agreement=float(same.sum() / audible.sum()),
     )
 
 
@@ -154,9 +158,18 @@ def _mean(values: Floats, width: int, *, axis: int) -> Floats:
     return np.maximum(np.moveaxis(means, 0, axis), 0.0)  # rounding in the sums goes below 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Which pieces of a part can be heard and are equal [N], and what they prove."""
+
+    audible: NDArray[np.bool_]
+    same: NDArray[np.bool_]
+    proof: Alignment | None
+
+
 def _align_part(
     first: Waveform, second: Waveform, *, offset: int, start: int, stop: int
-) -> Alignment | None:
+) -> _Part:
     """What is shared between samples ``start`` and ``stop`` of the first waveform."""
     margin = AROUND_LENGTH + NEAR_LENGTH
     a = flatten(_excerpt(first, start - margin, stop + margin))
@@ -167,21 +180,22 @@ def _align_part(
     inverted = bool(correlations[lag] < 0)
     audible, same = _compare_blocks(a[lag : lag + len(b)], -b if inverted else b)
     low, high = _longest_run(same)
+    nothing = _Part(audible, same, None)
     if high == low:
-        return None
+        return nothing
     begin, end = low * BLOCK_HOP, (high - 1) * BLOCK_HOP + BLOCK_LENGTH
     similarity = abs(_cosine(a[lag + begin : lag + end], b[begin:end]))
     around = a[lag + begin - AROUND_LENGTH : lag + end + AROUND_LENGTH]
     if similarity**2 * (end - begin) <= PROOF_SECONDS * RATE_HZ:
-        return None
+        return nothing
     if not _stands_alone(_correlate(around, b[begin:end])):
-        return None
+        return nothing
     shift = lag - margin
     levels = [
         _rms(_excerpt(waveform, begin + moved, end + moved))
         for waveform, moved in ((first, start + shift), (second, start - offset))
     ]
-    return Alignment(
+    proof = Alignment(
         offset_seconds=(offset + shift + fraction) / RATE_HZ,
         start_seconds=(start + shift + int(same.argmax()) * BLOCK_HOP) / RATE_HZ,
         shared_seconds=_covered(same) / RATE_HZ,
@@ -190,6 +204,7 @@ def _align_part(
         gain_db=20 * float(np.log10(levels[1] / levels[0])),
         inverted=inverted,
     )
+    return _Part(audible, same, proof)
 
 
 def _excerpt(waveform: Waveform, start: int, stop: int) -> Waveform:

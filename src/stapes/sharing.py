@@ -31,7 +31,7 @@ from stapes.segments import Waveform
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-VERSION = 2
+VERSION = 3
 """Raised when the same waveforms give another result; a part of the names in the cache."""
 
 WHOLE = 0.9
