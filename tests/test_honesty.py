@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from recordings import rustle, write_wave
-from stapes import experiment, reporting
+from stapes import account, calibration, checkpoint, experiment, reporting
 from stapes.account import accept, calibrate, suspicions
 from stapes.assessment import evaluate
 from stapes.calibration import Calibration
@@ -160,9 +160,50 @@ def test_thresholds_keep_their_coverage_and_reject_what_none_claims():
     assert all(0 < threshold < 1 for threshold in fitted.thresholds.values())
     assert all(0.9 <= share <= 1 for share in told["covered"].values())
     assert told["foreign"]["called_after"] < 0.05
-    assert [coverage for coverage, _ in told["foreign"]["curve"]] == sorted(
-        coverage for coverage, _ in told["foreign"]["curve"]
+    let_in = [share for _, share in told["foreign"]["curve"]]
+    assert let_in == sorted(let_in)
+    assert let_in[0] < let_in[-1]
+    again = accept(Measured.join([known, foreign, foreign]))[1]["foreign"]
+    assert again["n"] == told["foreign"]["n"] == 100
+
+
+def test_answers_of_several_seeds_about_a_clip_count_once():
+    rng = np.random.default_rng(1)
+    true_logits = rng.normal(0, 2, 30)
+    targets = (rng.random(30) < 1 / (1 + np.exp(-true_logits))).astype(int)
+    once = answers(3 * true_logits, targets)
+    thrice = Measured.join([once] * 3)
+    fitted, told = calibrate(once)
+    again, told_again = calibrate(thrice, n_repeats=3)
+    assert again.clip_temperature == pytest.approx(fitted.clip_temperature)
+    assert again.segment_temperature == pytest.approx(fitted.segment_temperature)
+    assert calibrate(thrice)[0].clip_temperature != pytest.approx(fitted.clip_temperature)
+    assert [bin_["n"] for bin_ in told_again["after"]] == [bin_["n"] for bin_ in told["after"]]
+    assert told_again["error_after"] == pytest.approx(told["error_after"])
+
+
+def test_calibration_is_judged_by_sources_that_it_was_not_fitted_on():
+    targets = np.tile([0, 1], 10)
+    logits = np.where(targets == 1, 4.0, -4.0)
+    logits[3] = -4.0  # the others say that such answers are right
+    measured = answers(logits, targets)
+    fitted, told = calibrate(measured)
+    shares = measured.clip_probabilities()
+    seen = calibration.calibration_error(
+        targets, calibration.scale(shares, fitted.clip_temperature)
     )
+    assert told["error_after"] > seen + 0.01
+
+
+def test_coverage_is_judged_by_sources_that_set_no_threshold():
+    targets = np.tile([0, 1], 30)
+    none = np.random.default_rng(2).normal(0, 4, 60)
+    known = answers(np.where(targets == 1, 4.0, -4.0), targets, none=none)
+    # Of so few sources none may be lost, so a threshold is the lowest score of those that set it;
+    # but the lowest of a class is below all others'.
+    assert accept(known)[1]["covered"] == {
+        label: pytest.approx(29 / 30) for label in ("cat", "dog")
+    }
 
 
 def test_the_label_that_answers_contradict_is_the_first_to_look_at():
@@ -173,6 +214,18 @@ def test_the_label_that_answers_contradict_is_the_first_to_look_at():
     assert [s.clip.name for s in ranked] == ["7.wav"]
     assert ranked[0].suggested == "cat"
     assert timelines[0].start_seconds.tolist() == [0]
+
+
+def test_a_label_is_doubted_by_the_mean_of_all_seeds():
+    targets = np.tile([0, 1], 20)
+    logits = np.tile(np.where(targets == 1, 3.0, -3.0), (3, 1))
+    logits[:, 7] = -6.0, 5.0, 5.0  # only the first seed doubts it
+    logits[:, 9] = 2.0, -6.0, -6.0  # only the first does not
+    measured = Measured.join([answers(seed, targets) for seed in logits])
+    ranked, timelines = suspicions(measured, Calibration())
+    assert [s.clip.name for s in ranked] == ["9.wav"]
+    dog = (1 / (1 + np.exp(-logits[:, 9]))).mean()
+    np.testing.assert_allclose(timelines[0].probabilities, [[1 - dog, dog]], atol=1e-5)
 
 
 # Runs and reports.
@@ -280,8 +333,30 @@ def test_corrected_labels_are_trained_on(tmp_path):
     assert labels["low/9.wav"] == "high"
     assert "low/0.wav" not in labels
     metrics = train(data, out=tmp_path / "run", labels=table, **QUICK)
-    assert load(tmp_path / "run").model.about["clips"] | {} != {}
+    about = load(tmp_path / "run").model.about
+    learnt = {label: n - 1 for label, n in {"high": 4, "low": 3}.items()}  # one of each is held out
+    assert about["clips"] == learnt
     assert metrics["classes"] == ["high", "low"]
+
+
+def test_what_is_held_out_is_learnt_from_by_nothing(tmp_path, monkeypatch):
+    seen = []
+    rules = account.beside_baselines
+
+    def spy(measured, decoded, pairs, **more):
+        seen.extend((decoded, pair) for pair in pairs)
+        return rules(measured, decoded, pairs, **more)
+
+    monkeypatch.setattr(account, "beside_baselines", spy)
+    data = write_tones(tmp_path / "in", n_each=10)
+    metrics = train(data, out=tmp_path / "run", validation_share=0.3, **QUICK)
+    [(decoded, (learnt, judged))] = seen
+    held = {clip["name"] for clip in metrics["held_out"]}
+    assert {decoded.clips[i].name for i in judged} == held
+    assert len(held) == 4
+    assert len(learnt) == 12  # of 16, for 4 chose the best epoch
+    assert not held & {decoded.clips[i].name for i in learnt}
+    assert metrics["profile"]["n_recordings"] == 20 - 4
 
 
 def test_two_models_are_compared_on_the_same_clips(run_folder, tones_folder, tmp_path):
@@ -294,6 +369,11 @@ def test_two_models_are_compared_on_the_same_clips(run_folder, tones_folder, tmp
     assert metrics["against"]["difference"]["accuracy"] == pytest.approx(gap)
     with pytest.raises(DataError, match="compare models of the same classes"):
         evaluate(run_folder, data, against="cats-dogs")
+    model = load(run_folder).model
+    slower = replace(model, config=replace(model.config, sample_rate=8_000))
+    checkpoint.save(tmp_path / "slower.safetensors", slower)
+    with pytest.raises(DataError, match=r"8,000 Hz, .* 16,000 Hz: compare models of the same rate"):
+        evaluate(run_folder, data, against=tmp_path / "slower.safetensors")
 
 
 # What a user must not lose, and what must not stop the work.

@@ -162,7 +162,9 @@ def test_votes_by_hand(shares, peaks, method, wanted):
     np.testing.assert_allclose(found, [1 - wanted, wanted], atol=1e-5)
 
 
-@pytest.mark.parametrize(("shares", "winner"), [([0.4, 0.9], 1), ([0.1, 0.6], 0)])
+@pytest.mark.parametrize(
+    ("shares", "winner"), [([0.4, 0.9], 1), ([0.1, 0.6], 0), ([0.49, 0.53], 1), ([0.47, 0.51], 0)]
+)
 def test_a_tied_majority_goes_to_the_higher_mean(shares, winner):
     found = outputs_of(shares).vote("majority", gate=0.4)
     assert found.argmax() == winner

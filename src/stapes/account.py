@@ -124,16 +124,22 @@ def calibrate(measured: Measured, *, n_repeats: int = 1) -> tuple[Calibration, d
         ),
     )
     after = calibration.crossfit(targets, shares, _groups(measured.sources), weight=weight)
-    return fitted, _truth(fitted, measured.targets, before=shares, after=after)
+    told = _truth(fitted, targets, n_repeats=n_repeats, before=shares, after=after)
+    return fitted, told
 
 
 def _truth(
-    fitted: Calibration, targets: NDArray[np.int64], **shares: NDArray[np.float32]
+    fitted: Calibration,
+    targets: NDArray[np.int64],
+    *,
+    n_repeats: int = 1,
+    **shares: NDArray[np.float32],
 ) -> dict[str, Any]:
-    """Reliability and calibration error before and after."""
+    """Reliability, of clips and not of each seed's answers, and calibration error."""
     told: dict[str, Any] = {"n_bins": calibration.N_BINS} | fitted.as_dict()
     for name, judged in shares.items():
-        told[name] = calibration.reliability(targets, judged)
+        bins = calibration.reliability(targets, judged)
+        told[name] = [bin_ | {"n": max(round(bin_["n"] / n_repeats), 1)} for bin_ in bins]
         told[f"error_{name}"] = calibration.calibration_error(targets, judged)
     return told
 

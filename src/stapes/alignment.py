@@ -167,9 +167,7 @@ class _Part:
     proof: Alignment | None
 
 
-def _align_part(
-    first: Waveform, second: Waveform, *, offset: int, start: int, stop: int
-) -> _Part:
+def _align_part(first: Waveform, second: Waveform, *, offset: int, start: int, stop: int) -> _Part:
     """What is shared between samples ``start`` and ``stop`` of the first waveform."""
     margin = AROUND_LENGTH + NEAR_LENGTH
     a = flatten(_excerpt(first, start - margin, stop + margin))

@@ -35,7 +35,7 @@ def evaluate(
         model: a model file, a run folder, or the name of a shipped model.
         data: as for :func:`stapes.train`; its labels must be classes of the model.
         out: a run folder for the numbers and the report; without it nothing is written.
-        against: another model of the same classes to compare with, clip by clip.
+        against: another model of the same classes and sample rate to compare with, clip by clip.
         overwrite: replace an earlier run in ``out``.
         progress: told how it goes.
         **options: fields of :class:`stapes.experiment.DataOptions`.
@@ -46,11 +46,8 @@ def evaluate(
     started = time.monotonic()
     classifier, chosen = load(model), DataOptions(**options)
     other = None if against is None else load(against)
-    if other is not None and other.classes != classifier.classes:
-        raise DataError(
-            f"{against}: its classes are {', '.join(other.classes)}, those of {model}"
-            f" {', '.join(classifier.classes)}: compare models of the same classes"
-        )
+    if other is not None:
+        _check_alike(classifier, other, names=(str(model), str(against)))
     if out is not None:
         runs.refuse_inside(out, data, *chosen.foreign)
         runs.refuse_model_of(out, model, *([] if against is None else [against]))
@@ -88,6 +85,20 @@ def evaluate(
             runs.clear(folder)
             reporting.write_run(folder, metrics, decoded, model=classifier.model, doubts=doubts)
     return metrics
+
+
+def _check_alike(first: Classifier, second: Classifier, *, names: tuple[str, str]) -> None:
+    if first.classes != second.classes:
+        raise DataError(
+            f"{names[1]}: its classes are {', '.join(second.classes)}, those of {names[0]}"
+            f" {', '.join(first.classes)}: compare models of the same classes"
+        )
+    rates = [classifier.config.sample_rate for classifier in (first, second)]
+    if rates[0] != rates[1]:
+        raise DataError(
+            f"{names[1]}: its sample rate is {rates[1]:,} Hz, that of {names[0]} {rates[0]:,} Hz:"
+            " compare models of the same rate"
+        )
 
 
 def _check_labels(decoded: DecodedDataset, classifier: Classifier, data: str | Path) -> None:

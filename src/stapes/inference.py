@@ -88,9 +88,10 @@ class SegmentOutputs:
         if method == "mean":
             return mean
         wins = np.bincount(shares.argmax(axis=1), minlength=shares.shape[1])
-        tie_break = np.float32(1e-6) * mean
-        votes: NDArray[np.float32] = (wins / len(shares)).astype(np.float32) + tie_break
-        votes /= votes.sum()
+        votes: NDArray[np.float32] = (wins / len(shares)).astype(np.float32)
+        winner = np.lexsort((mean, wins))[-1]
+        if votes.argmax() != winner:  # a tie
+            votes[winner] = np.nextafter(votes[winner], np.float32(1))
         return votes
 
     def scores(self, *, gate: float) -> NDArray[np.float32]:
