@@ -45,8 +45,8 @@ USAGE = [
     (f"{TRAIN} --threads 0", "threads is 0: give 1 to 256"),
     (f"{TRAIN} --threads 9999999999", "threads is 9999999999: give 1 to 256"),
     (f"{TRAIN} --device tpu", "device is 'tpu': give 'cpu' or 'cuda'"),
-    ("crossval {tones} --seeds 0", "seeds is 0: give at least 1"),
-    ("reproduce {tones} --seeds 0", "seeds is 0: give at least 1"),
+    ("crossval {tones} --seeds 0", "seeds is 0: give a whole number from 1"),
+    ("reproduce {tones} --seeds 0", "seeds is 0: give a whole number from 1"),
     ("reproduce {tones} --epochs 0", "epochs is 0: .* from 1"),
     ("predict {run} {clip} --hop often", "--hop is 'often': give seconds.*'dense'"),
     ("predict {run} {clip} --hop 0", "hop is 0.0 seconds: .* above 0, at most 1"),
@@ -60,17 +60,24 @@ USAGE = [
     ("predict {run} {tones} --out {tones}/answers.csv", "lies inside .*, which is read"),
     ("predict {run} {clip} --out {clip} --overwrite", "is .*, which is read"),
     ("evaluate {run} {table} --json {table}", "is .*, which is read"),
+    ("evaluate {run} {tones} --json {run}/model.safetensors", "is .*, which is read"),
+    ("evaluate cats-dogs {tones} --against {run} --json {run}/model.safetensors", "which is read"),
+    ("predict {run} {clip} --out {run}/model.safetensors --overwrite", "is .*, which is read"),
+    ("crossval {tones} --labels {table} --json {table}", "is .*, which is read"),
+    ("audit {tones} --out {new} --json {new}", "--out and --json are both .*: give two files"),
     ("crossval {tones} --json {tones}/x.json", "lies inside .*, which is read"),
     ("demo {tones} --out {tones}/demo", "lies inside .*, which is read"),
     # Output that exists.
     ("train {tones} --out {run}", "already holds .*--resume.*--overwrite"),
     ("train {tones} --out {run} --resume --overwrite", "contradict"),
     ("predict {run} {clip} --out {old}", "exists: .*--overwrite"),
+    ("explain {run} {clip} --out {drawn}", "already holds layers.png: give another --out or"),
     ("predict {run} {clip} --out {folder}", "is a folder"),
     ("predict {run} {clip} --out /dev/null --overwrite", "exists: give the name of a file"),
     ("evaluate {run} {tones} --json {folder}", "is a folder"),
     ("evaluate {run} {tones} --json /dev/null", "exists: give the name of a file"),
     # Paths that are not there.
+    ("evaluate {run} {tones} --foreign {missing}", "missing: no such folder"),
     ("predict {run} {missing}", "missing: no such file or folder"),
     ("predict {run} {clip} {missing}", "missing: no such file or folder"),
 ]
@@ -116,12 +123,13 @@ def places(tmp_path, run_folder, tones_folder):
     }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    for name in ("folder", "empty", "other/cat"):
+    for name in ("folder", "empty", "other/cat", "drawn"):
         (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "drawn" / "layers.png").write_bytes(b"mine")
     clip = tmp_path / "clip.wav"
     clip.write_bytes((tones_folder / "low" / "0.wav").read_bytes())
     (tmp_path / "other" / "cat" / "0.wav").write_bytes(clip.read_bytes())
-    names = [*contents, "folder", "empty", "other", "new", "missing"]
+    names = [*contents, "folder", "empty", "other", "drawn", "new", "missing"]
     shared = {"tones": tones_folder, "run": run_folder, "clip": clip, "long": "x" * 300}
     (tmp_path / "table").rename(tmp_path / "table.csv")
     return {name: tmp_path / name for name in names} | shared | {"table": tmp_path / "table.csv"}

@@ -94,6 +94,22 @@ def not_finite() -> bytes:
     return checkpoint.pack(tensors, {"format_version": 1, "config": plain(CONFIG)})
 
 
+def negative_variance() -> bytes:
+    tensors = model().tensors
+    tensors |= {"norms.0.running_var": -tensors["norms.0.running_var"]}
+    return checkpoint.pack(tensors, {"format_version": 1, "config": plain(CONFIG)})
+
+
+def overflowing() -> bytes:
+    tensors = {name: np.full_like(array, 1e38) for name, array in model().tensors.items()}
+    return checkpoint.pack(tensors, {"format_version": 1, "config": plain(CONFIG)})
+
+
+def told_of_in_a_list() -> bytes:
+    metadata = {"format_version": 1, "config": plain(CONFIG), "about": []}
+    return checkpoint.pack(model().tensors, metadata)
+
+
 def absurd_config() -> bytes:
     config = plain(CONFIG) | {"n_layers": 10**9}
     return checkpoint.pack(model().tensors, {"format_version": 1, "config": config})
@@ -119,6 +135,9 @@ FORGED = [
     ("a newer format", newer, "99.*newer than 1"),
     ("a tensor of another shape", wrong_shape, "do not fit"),
     ("a weight that is not finite", not_finite, "do not fit|finite"),
+    ("a negative variance", negative_variance, "do not fit.*negative"),
+    ("weights that overflow", overflowing, "do not fit.*not finite"),
+    ("a history that is none", told_of_in_a_list, "do not fit.*about"),
     ("a configuration out of range", absurd_config, "do not fit"),
 ]
 

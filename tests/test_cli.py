@@ -8,8 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import soundfile
 
 import stapes as library
 from stapes import (
@@ -333,6 +335,22 @@ def test_a_closed_output_is_no_trouble(stapes, folder, monkeypatch):
 
 
 # In a process of its own.
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_no_recording_takes_the_place_of_a_closed_output(tmp_path, closed):
+    data = tmp_path / "in"
+    write_tone(data / "a.wav", "low", seed=1)
+    sound, rate = soundfile.read(data / "a.wav")
+    soundfile.write(data / "b.mp3", sound, rate)
+    (data / "empty.wav").touch()
+    program = "from stapes.cli import main; main()"
+    command = f'"$1" -c "$2" predict cats-dogs "$3" --format csv --out "$4" {closed}'
+    words = "sh", sys.executable, program, data, tmp_path / "answers.csv"
+    done = subprocess.run(["sh", "-c", command, *words])
+    assert done.returncode == 3  # one is empty
+    rows = (tmp_path / "answers.csv").read_text().splitlines()
+    assert [Path(row.split(",")[0]).name for row in rows[1:]] == ["a.wav", "b.mp3"]
 
 
 def test_the_command_line_loads_nothing_heavy():

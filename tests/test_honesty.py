@@ -1,6 +1,7 @@
 """What keeps results honest: leaks mended or refused, foreign sounds, doubts, comparisons."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -317,9 +318,23 @@ def test_a_command_resumes_its_own_runs_only(run_folder, overlapping, tmp_path):
 def test_nothing_is_reported_of_a_folder_without_results(tmp_path):
     with pytest.raises(UsageError, match=r"no results to report.*give a run folder"):
         reporting.report(tmp_path)
-    (tmp_path / "metrics.json").write_text("[]")
-    with pytest.raises(UsageError, match="not written by this version"):
-        reporting.report(tmp_path)
+    for results in (
+        "[]",
+        '{"data": 1}',
+        '{"data": "x"}',
+        '{"data": "x", "clips": [], "segments": {}}',
+    ):
+        (tmp_path / "metrics.json").write_text(results)
+        with pytest.raises(UsageError, match="not written by this version"):
+            reporting.report(tmp_path)
+
+
+def test_a_torn_history_is_named(run_folder, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "run")
+    with open(tmp_path / "run/history.jsonl", "a") as history:
+        history.write('{"torn')
+    with pytest.raises(UsageError, match=r"history.jsonl: damaged"):
+        reporting.report(tmp_path / "run")
 
 
 def test_corrected_labels_are_trained_on(tmp_path):

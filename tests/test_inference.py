@@ -182,6 +182,7 @@ def test_silence_and_constants_have_finite_answers(classifier, level, vote):
     prediction = classifier.predict(np.full(40_000, level, np.float32), vote=vote)
     assert np.isfinite(prediction.segment_probabilities).all()
     assert sum(prediction.probabilities.values()) == pytest.approx(1)
+    assert prediction.accepted == (level > 0)  # silence is of no class, whatever the thresholds
 
 
 @pytest.mark.parametrize("label", ["low", "high"])

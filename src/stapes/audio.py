@@ -83,6 +83,11 @@ class AudioStream:
         self._source = integrity.Source(source)
         self.name = self._source.name
         try:
+            if self._end is not None and self._end <= self._start:
+                raise AudioError(
+                    f"{self.name}: {start_seconds:g} s to {end_seconds:g} s is less than a sample:"
+                    " correct the times"
+                )
             self._layout = integrity.inspect(self._source)
             self._decoder = Decoder(self._source, self._layout, non_finite=non_finite)
         except BaseException:

@@ -126,10 +126,11 @@ def load(path: str | Path) -> Model:
     try:
         config = _config(metadata["config"])
         _check_shapes(config, tensors)
+        _check_answers(config, tensors)
         return Model(
             config,
             tensors,
-            metadata.get("about", {}),
+            _about(metadata.get("about", {})),
             calibration=_calibration(metadata.get("calibration")),
             acceptance=_acceptance(metadata.get("acceptance"), config),
             profile=_profile(metadata.get("profile")),
@@ -144,6 +145,12 @@ def _config(values: Any) -> ModelConfig:
         raise ValueError(f"config is {values!r}")
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return ModelConfig(**given)
+
+
+def _about(values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ValueError(f"about is {values!r}")
+    return values
 
 
 def _calibration(values: Any) -> Calibration:
@@ -197,6 +204,17 @@ def _check_shapes(config: ModelConfig, tensors: Tensors) -> None:
         raise ValueError("the tensors are not those of the configuration")
     if not all(np.isfinite(array).all() for array in tensors.values()):
         raise ValueError("a weight is not finite")
+
+
+def _check_answers(config: ModelConfig, tensors: Tensors) -> None:
+    """Raise ValueError if finite weights do not make finite answers."""
+    if any((tensors[f"norms.{i}.running_var"] < 0).any() for i in range(config.n_layers)):
+        raise ValueError("a variance is negative")
+    noise = np.random.default_rng(0).standard_normal((1, config.segment_length), np.float32)
+    with np.errstate(all="ignore"):
+        logits, none = FoldedNetwork.fold(config, tensors).logits_and_none(noise)
+    if not np.isfinite(logits).all() or np.isnan(none).any():
+        raise ValueError("its answers are not finite")
 
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -44,6 +44,7 @@ from stapes.options import (
 )
 from stapes.terminal import (
     finish,
+    open_closed,
     print_metrics,
     print_predictions,
     print_protocols,
@@ -57,9 +58,6 @@ from stapes.terminal import (
 
 if TYPE_CHECKING:
     from stapes.inference import Prediction
-
-STDOUT = 1
-"""File descriptor of the standard output."""
 
 app = typer.Typer(
     help="Recognise sounds straight from the waveform with a tiny convolutional network.",
@@ -149,7 +147,7 @@ def crossval(
     """Cross-validate with grouped folds, beside baselines and a split by file."""
     from stapes.crossvalidation import crossval as run
 
-    check_json(json_path, data)
+    check_json(json_path, data, labels)
     settings = given(locals())
     _set_threads(threads)
     with progress_bar() as progress:
@@ -185,7 +183,7 @@ def evaluate(
     """Measure a model on labelled recordings that it was not made from."""
     from stapes.assessment import evaluate as run
 
-    check_json(json_path, data)
+    check_json(json_path, data, models=(model, against))
     with progress_bar() as progress:
         metrics = run(
             model,
@@ -220,6 +218,8 @@ def audit(
     check_json(json_path, data)
     if out is not None:
         check_out(out, read=[], overwrite=overwrite)
+        if json_path is not None and out.resolve() == json_path.resolve():
+            raise UsageError(f"--out and --json are both {out}: give two files")
     with progress_bar() as progress:
         results = run(data, progress=progress)
     save_json(results, json_path)
@@ -230,9 +230,7 @@ def audit(
 
 
 @app.command()
-def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-) -> None:
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]) -> None:
     """Write the report of a run folder anew."""
     from stapes.reporting import report as write
 
@@ -280,7 +278,7 @@ def predict(
 
     classifier = load(model)
     if out is not None:
-        check_out(out, read=paths, overwrite=overwrite)
+        check_out(out, read=paths, models=[model], overwrite=overwrite)
     skipped: list[Skip] = []
 
     def answers(results: "Iterable[Prediction | Skip]") -> "Iterator[Prediction]":
@@ -357,6 +355,7 @@ def fetch(
 
 def main() -> None:
     """Run the command line; errors become one line and an exit code."""
+    open_closed()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     try:
@@ -377,7 +376,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = 128 + signal.SIGINT
     except (BrokenPipeError, SystemExit):  # typer and rich turn the first into the second
-        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
     except OSError as error:
         code = _fail(f"{error.filename or 'output'}: {error.strerror}; check the path")

@@ -61,8 +61,7 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
         each training of a fold.
     """
     started = time.monotonic()
-    if seeds < 1:
-        raise UsageError(f"seeds is {seeds}: give at least 1")
+    experiment.check_seeds(seeds)
     options, _ = experiment.parse(settings, preset)  # what is wrong is told before any reading
     sizes = preset_sizes(preset)
     if out is not None:

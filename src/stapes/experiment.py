@@ -54,10 +54,13 @@ class DataOptions:
         """Check what can be checked without reading.
 
         Raises:
-            UsageError: ``leaks`` is another word.
+            UsageError: ``leaks`` is another word, or a folder of foreign sounds is none.
         """
         if self.leaks not in get_args(Leaks):
             raise UsageError(f"leaks is {self.leaks!r}: give one of {', '.join(get_args(Leaks))}")
+        for folder in self.foreign:
+            if not Path(folder).is_dir():
+                raise UsageError(f"{folder}: no such folder; give a folder of foreign sounds")
 
 
 def parse(
@@ -194,6 +197,12 @@ def hold_out(
     chosen = [decoded.clips[i] for i in indices]
     rest, held = split(chosen, share=settings.validation_share, seed=settings.seed)
     return [indices[i] for i in rest], [indices[i] for i in held]
+
+
+def check_seeds(seeds: int) -> None:
+    """Raise UsageError if this is no number of trainings."""
+    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
+        raise UsageError(f"seeds is {seeds!r}: give a whole number from 1")
 
 
 def check_learnable(

@@ -20,21 +20,22 @@ def explain(
         model: a model file, a run folder, or the name of a shipped model.
         clip: a recording of at most five minutes.
         out: the folder to write; made if it is missing.
-        overwrite: replace the page that is there.
+        overwrite: replace the page and the figures that are there.
 
     Returns:
         The page's path.
 
     Raises:
         AudioError: the recording cannot be read.
-        UsageError: it is too long, or ``out`` holds a page already.
+        UsageError: it is too long, or ``out`` holds a file of one of those names.
     """
-    from stapes.pages.clip import PAGE_FILE, write_explanation
+    from stapes.pages.clip import FILES, write_explanation
 
     classifier = load(model)
     folder = Path(out)
-    if (folder / PAGE_FILE).exists() and not overwrite:
-        raise UsageError(f"{folder} already holds {PAGE_FILE}: give another --out or --overwrite")
+    there = [name for name in FILES if (folder / name).exists()]
+    if there and not overwrite:
+        raise UsageError(f"{folder} already holds {there[0]}: give another --out or --overwrite")
     recording = audio.read(clip, sample_rate=classifier.config.sample_rate)
     if recording.duration_seconds > MAX_SECONDS:
         raise UsageError(

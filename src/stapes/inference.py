@@ -15,7 +15,7 @@ from stapes import audio, checkpoint
 from stapes.calibration import scale
 from stapes.checkpoint import Model
 from stapes.config import ModelConfig
-from stapes.decoding import LOUDEST
+from stapes.decoding import LOUDEST, SAMPLE_RATES_HZ
 from stapes.engine import FoldedNetwork, probabilities
 from stapes.errors import ModelFileError, UsageError
 from stapes.profile import Profiler, shifts
@@ -324,8 +324,9 @@ class Classifier:
             raise ValueError("the waveform has samples that are not finite, or absurdly large")
         if sample_rate is None or sample_rate == self.config.sample_rate:
             return waveform
-        if not (math.isfinite(sample_rate) and sample_rate > 0):
-            raise ValueError(f"sample_rate is {sample_rate}: give Hz above 0")
+        low, high = SAMPLE_RATES_HZ
+        if not low <= sample_rate <= high:
+            raise ValueError(f"sample_rate is {sample_rate}: give {low:,} to {high:,} Hz")
         resampled: Waveform = soxr.resample(waveform, sample_rate, self.config.sample_rate)
         return resampled
 
@@ -342,7 +343,7 @@ class Classifier:
             flags = (*flags, "short")
             notes = (*notes, f"shorter than a segment of {config.segment_seconds:g} s; padded")
         label, score = config.classes[winner], float(outputs.scores(gate=config.gate)[winner])
-        if score < self.model.acceptance.thresholds.get(label, 0.0):
+        if score < self.model.acceptance.thresholds.get(label, 0.0) or not outputs.peaks.any():
             flags = (*flags, NONE)
             notes = (*notes, f"likely none of {', '.join(config.classes)}")
         return Prediction(
@@ -376,6 +377,15 @@ def load(model: str | Path) -> Classifier:
     Raises:
         ModelFileError: there is no such model, or its file is damaged.
     """
+    return Classifier(checkpoint.load(model_path(model)))
+
+
+def model_path(model: str | Path) -> Path:
+    """The file of a model, a run folder, or the name of a shipped model.
+
+    Raises:
+        ModelFileError: there is no such model.
+    """
     path = Path(model)
     shipped = SHIPPED / f"{model}.safetensors"
     if path.is_dir():
@@ -387,4 +397,4 @@ def load(model: str | Path) -> Classifier:
         raise ModelFileError(
             f"{model}: no such model; give a model file, a run folder, or one of: {names}"
         )
-    return Classifier(checkpoint.load(path))
+    return path

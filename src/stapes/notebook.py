@@ -17,8 +17,15 @@ from stapes import __version__
 from stapes.config import ModelConfig, TrainingConfig, as_dict
 from stapes.dataset import DecodedDataset
 from stapes.engine import FoldedNetwork
-from stapes.errors import UsageError
-from stapes.experiment import DataOptions, class_names, learn, left_out, read, step_reporter
+from stapes.experiment import (
+    DataOptions,
+    check_seeds,
+    class_names,
+    learn,
+    left_out,
+    read,
+    step_reporter,
+)
 from stapes.holdout import TEST_SHARE
 from stapes.measurement import Measured, measure, summarise
 from stapes.negatives import is_negative
@@ -67,8 +74,7 @@ def reproduce(
         the honest one, and the "leak", that of a split by file to one by source.
     """
     started = time.monotonic()
-    if seeds < 1:
-        raise UsageError(f"seeds is {seeds}: give at least 1")
+    check_seeds(seeds)
     plain = replace(PLAIN, epochs=epochs)
     decoded, _ = read(data, progress, options=DataOptions(leaks="regroup"))
     decoded = decoded.only([i for i, c in enumerate(decoded.clips) if not is_negative(c.label)])

@@ -17,7 +17,10 @@ Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="Folder of class folders, or CSV with labels.")
 ]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Model file, run folder or name.")]
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write results here.")]
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Write results here, whatever is there."),
+]
 ByFile = Annotated[
     bool, typer.Option("--by-file/--no-by-file", help="See what a split by file would say, too.")
 ]
@@ -88,19 +91,23 @@ def refuse_empty(arguments: Sequence[str]) -> None:
             raise UsageError(f"nothing is given after {before}: is a variable empty?")
 
 
-def check_json(path: Path | None, data: Path) -> None:
+def check_json(path: Path | None, *read: Path | None, models: Sequence[str | None] = ()) -> None:
     """A result that cannot be written should be told before the work, not after."""
     if path is not None:
-        check_out(path, read=[data], overwrite=True)
+        places = [place for place in read if place is not None]
+        check_out(path, read=places, models=[m for m in models if m], overwrite=True)
 
 
-def check_out(path: Path, *, read: Sequence[Path], overwrite: bool) -> None:
+def check_out(
+    path: Path, *, read: Sequence[Path], models: Sequence[str] = (), overwrite: bool
+) -> None:
     """Raise unless a file can be written without harm to what is read or already there."""
+    from stapes.inference import model_path
     from stapes.runs import refuse_inside
 
     if path.is_dir():
         raise UsageError(f"{path} is a folder: give the name of a file")
-    refuse_inside(path, *read)
+    refuse_inside(path, *read, *map(model_path, models))
     if path.exists() and not (overwrite and path.is_file()):
         fix = "give another name or --overwrite" if path.is_file() else "give the name of a file"
         raise UsageError(f"{path} exists: {fix}")

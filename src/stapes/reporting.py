@@ -41,13 +41,11 @@ def report(run: str | Path) -> Path:
     folder = Path(run)
     model = folder / checkpoint.MODEL_FILE
     metrics = _read_metrics(folder / runs.METRICS_FILE)
-    history = folder / runs.HISTORY_FILE
-    rows = history.read_text().splitlines() if history.exists() else []
     page = render(
         metrics,
         recordings=_on_disk(metrics["data"]),
         model=checkpoint.load(model) if model.exists() else None,
-        history=[json.loads(row) for row in rows],
+        history=_read_history(folder / runs.HISTORY_FILE),
     )
     write_text(folder / runs.REPORT_FILE, page)
     return folder / runs.REPORT_FILE
@@ -140,7 +138,24 @@ def _read_metrics(path: Path) -> Any:
     try:
         metrics = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: no results to report ({error}); give a run folder") from error
-    if not isinstance(metrics, dict) or "data" not in metrics:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{path}: no results to report ({why}); give a run folder") from error
+    parts = {"data": str, "clips": dict, "segments": dict}
+    whole = isinstance(metrics, dict) and all(
+        isinstance(metrics.get(name), kind) for name, kind in parts.items()
+    )
+    if not whole:
         raise UsageError(f"{path}: not written by this version of stapes; run it again")
     return metrics
+
+
+def _read_history(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        rows = [json.loads(row) for row in path.read_text().splitlines()]
+    except ValueError as error:
+        raise UsageError(f"{path}: damaged ({error}); remove it, or run it again") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise UsageError(f"{path}: not written by this version of stapes; remove it")
+    return rows

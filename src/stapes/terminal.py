@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,17 @@ N_FINDINGS = 20
 def say(line: str) -> None:
     """One line on stderr; what names hold besides printable text is escaped."""
     print(printable(line), file=sys.stderr)
+
+
+def open_closed() -> None:
+    """Nothing in the place of a closed input or output, or the next file would take its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (open to the end)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 @contextmanager
@@ -219,7 +231,7 @@ def csv_lines(
         rows = prediction.segment_probabilities.tolist()
         for start, shares in zip(prediction.start_seconds, rows, strict=True):
             label = classes[shares.index(max(shares))]
-            yield _row([prediction.path, f"{start:.3f}", label, *_answer(shares), *tail])
+            yield _row([prediction.path, f"{start:.6f}", label, *_answer(shares), *tail])
 
 
 def _answer(shares: Sequence[float]) -> list[str]:
@@ -242,9 +254,8 @@ def write_lines(lines: Iterable[str], out: Path | None) -> None:
     """Print lines as they come, or put them into a file that appears when it is whole."""
     if out is None:
         for line in lines:
-            if sys.stdout is not None:  # as where it was closed
-                sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape"))
-                sys.stdout.flush()
+            sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape"))
+            sys.stdout.flush()
         return
     with replacing(out) as file:
         for line in lines:

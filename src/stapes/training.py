@@ -283,6 +283,9 @@ def _save(state: State, path: Path, identity: dict[str, Any]) -> None:
     write_bytes(path, checkpoint.pack(tensors, {"identity": identity, "state": numbers}))
 
 
+_DIGESTS = {"data": "recordings to learn from", "validation": "recordings to choose by"}
+"""What of the identity is a digest, in words."""
+
 _NUMBERS = ("step", "loss_sum", "n_correct", "seconds", "history", "best_epoch")
 
 
@@ -291,8 +294,13 @@ def _restore(state: State, path: Path, identity: dict[str, Any]) -> None:
     found, wanted = metadata["identity"], json.loads(json.dumps(identity))
     differing = [k for k in wanted if found.get(k) != wanted[k]]
     if differing:
-        pairs = ", ".join(f"{k} was {found.get(k)}, is {wanted[k]}" for k in differing)
-        raise UsageError(f"{path}: cannot resume, {pairs}; use the same or a new --out folder")
+        told = ", ".join(
+            f"the {_DIGESTS[k]} differ"
+            if k in _DIGESTS
+            else f"{k} was {found.get(k)}, is {wanted[k]}"
+            for k in differing
+        )
+        raise UsageError(f"{path}: cannot resume, {told}; use the same or a new --out folder")
     for name in _NUMBERS:
         setattr(state, name, metadata["state"][name])
     state.best = _part(tensors, "best.")

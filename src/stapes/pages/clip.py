@@ -16,7 +16,9 @@ from stapes.inspection import ClipExplanation
 from stapes.pages.media import audio_uri
 from stapes.pages.rendering import render
 
-PAGE_FILE = "index.html"
+PAGE_FILE, FIGURES = "index.html", ("when", "layers", "contributions", "filters")
+FILES = (PAGE_FILE, *(f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg")))
+"""What is written."""
 
 MAX_AUDIO_SAMPLES = 960_000
 """What the player gets at most (a minute at 16 kHz), so that a page stays under 5 MB."""
