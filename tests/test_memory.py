@@ -153,8 +153,9 @@ def test_foreign_sounds_are_counted_by_their_folder(run_folder, tmp_path):
         "wind": 3,
     }
     assert foreign["called_before"] == 1
+    (tmp_path / "nothing").mkdir()
     with pytest.raises(DataError, match="no recordings in it"):
-        evaluate(run_folder, data, foreign=[tmp_path / "missing"])
+        evaluate(run_folder, data, foreign=[tmp_path / "nothing"])
 
 
 def test_foreign_sounds_that_were_learnt_from_prove_nothing(run_folder, tones_folder, tmp_path):

@@ -158,7 +158,6 @@ def cross_predict(
     *,
     sample_rate: int,
     pairs: Pairs,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, NDArray[np.int64]]:
     """What every rule calls the clips of each fold, after learning from that fold's other clips.
@@ -168,7 +167,6 @@ def cross_predict(
         waveforms: theirs.
         sample_rate: Hz.
         pairs: indices to learn from and to judge, a pair a fold.
-        seed: of the rules that draw.
         progress: told after each clip.
 
     Returns:
@@ -177,7 +175,7 @@ def cross_predict(
     """
     _, targets = np.unique([clip.label for clip in clips], return_inverse=True)
     known = features(waveforms, sample_rate=sample_rate, progress=progress)
-    rules = _rules(known, seed=seed)
+    rules = _rules(known)
     answers = {name: np.full(len(clips), -1, np.int64) for name in rules}
     for training, held in pairs:
         learnt, asked = np.asarray(training, np.int64), np.asarray(held, np.int64)
@@ -232,7 +230,7 @@ def summarise(
     return summaries
 
 
-def _rules(known: ClipFeatures, *, seed: int) -> dict[str, tuple[Features, Callable[[], Any]]]:
+def _rules(known: ClipFeatures) -> dict[str, tuple[Features, Callable[[], Any]]]:
     """Each rule's features, and what makes an unfitted classifier for them."""
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
@@ -241,10 +239,10 @@ def _rules(known: ClipFeatures, *, seed: int) -> dict[str, tuple[Features, Calla
     from sklearn.svm import SVC
 
     def logistic() -> Any:
-        return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, random_state=seed))
+        return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
 
     def machine() -> Any:
-        return make_pipeline(StandardScaler(), SVC(C=10, random_state=seed))
+        return make_pipeline(StandardScaler(), SVC(C=10))
 
     return {
         MAJORITY: (known.level, lambda: DummyClassifier(strategy="most_frequent")),

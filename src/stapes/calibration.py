@@ -152,19 +152,16 @@ def crossfit(
     return scaled
 
 
-def reliability(
-    targets: NDArray[np.int64], shares: NDArray[np.float32], *, n_bins: int = N_BINS
-) -> list[dict[str, float]]:
+def reliability(targets: NDArray[np.int64], shares: NDArray[np.float32]) -> list[dict[str, float]]:
     """How often answers are right, by how sure they are.
 
-    The bins divide what the highest of C probabilities can be, 1/C to 1, into equal widths; each
-    holds its upper end and the first its lower end, too. Bins from 0 to 1, as Guo et al. draw them,
+    The bins divide what the highest of C probabilities can be, 1/C to 1, into :data:`N_BINS` equal
+    widths; each holds its upper end and the first its lower end, too. Bins from 0 to 1, as Guo et al. draw them,
     would leave half of them empty for two classes and so hide errors that cancel within the others.
 
     Args:
         targets: class indices [N].
         shares: probabilities [N, C].
-        n_bins: how many bins.
 
     Returns:
         For every bin that is not empty ``low``, ``high``, the mean ``confidence``, the
@@ -174,7 +171,7 @@ def reliability(
         return []
     confidence = shares.max(axis=1).astype(np.float64)
     right = shares.argmax(axis=1) == targets
-    edges = np.linspace(1 / shares.shape[1], 1, n_bins + 1)
+    edges = np.linspace(1 / shares.shape[1], 1, N_BINS + 1)
     place = np.searchsorted(edges[1:-1], confidence, side="left")
     return [
         {
@@ -188,21 +185,18 @@ def reliability(
     ]
 
 
-def calibration_error(
-    targets: NDArray[np.int64], shares: NDArray[np.float32], *, n_bins: int = N_BINS
-) -> float:
+def calibration_error(targets: NDArray[np.int64], shares: NDArray[np.float32]) -> float:
     """The expected calibration error: mean of |accuracy - confidence| over the rows' bins.
 
     Args:
         targets: class indices [N].
         shares: probabilities [N, C].
-        n_bins: how many; see :func:`reliability`.
 
     Returns:
         From 0 to 1; nan of nothing. Chance alone makes it positive: of n answers in a bin that are
         right with probability p, by about 0.8 sqrt(p (1 - p) / n).
     """
-    bins = reliability(targets, shares, n_bins=n_bins)
+    bins = reliability(targets, shares)
     gaps = [bin_["n"] * abs(bin_["accuracy"] - bin_["confidence"]) for bin_ in bins]
     return sum(gaps) / len(targets) if len(targets) else math.nan
 

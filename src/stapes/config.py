@@ -26,8 +26,8 @@ class ModelConfig:
         stride: by how much every block divides the length, or each block.
         segment_length: input length in samples.
         sample_rate: Hz.
-        gate: smallest peak of a segment that counts, as a share of its clip's peak, both in
-            training and in the vote.
+        gate: smallest peak of a segment that counts, as a share of its clip's peak in training, and
+            of the highest segment's in the vote.
         normalise: every segment by its own statistics; off only for waveforms that were
             normalised before, whose segments are not varied in training either.
 
@@ -167,13 +167,14 @@ class TrainingConfig:
             network ends with sounds like those it will hear.
         equaliser_db: standard deviation of the random frequency response; 0 is off, and then no
             noise is added either.
-        noise_db: loudest added noise against the segment, in dB; rumble may be 12 dB louder, where
-            little of it lies above 300 Hz.
+        noise_db: loudest added noise against the segment before its random response, in dB; rumble
+            may be 12 dB louder, where little of it lies above 300 Hz.
         negatives: share of each batch that is none of the classes: made up, and half of it the
             user's own where there are any; 0 is off, and the network then takes everything for
             one of its classes.
-        validation_share: share of the sources that choose the best epoch; 0 learns from them, too,
-            and keeps the last, which a falling learning rate and averaged weights make good.
+        validation_share: share of each class's clips, in whole sources, that choose the best epoch;
+            0 learns from them, too, and keeps the last, which a falling learning rate and averaged
+            weights make good.
         patience: epochs without a better validation loss before stopping early; 0 is never.
         device: "cpu" or "cuda".
     """

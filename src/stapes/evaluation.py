@@ -74,9 +74,7 @@ def roc_curve(
     return false_positives, true_positives
 
 
-def interval(
-    right: NDArray[np.bool_], sources: Sequence[str], *, seed: int = 0
-) -> tuple[float, float]:
+def interval(right: NDArray[np.bool_], sources: Sequence[str]) -> tuple[float, float]:
     """95 % interval of an accuracy by the percentile bootstrap over sources.
 
     Clips and segments of one source stand or fall together, so whole sources are drawn with
@@ -87,7 +85,6 @@ def interval(
     Args:
         right: whether each clip or segment was right [N].
         sources: the source of each [N].
-        seed: of the resampling.
 
     Returns:
         Lower and upper end; (nan, nan) of nothing.
@@ -96,16 +93,12 @@ def interval(
     shares = sums[:, 0] / sums[:, 1]
     if len(sums) and np.ptp(shares) == 0:
         return _exact_ends(shares[0] * len(sums), len(sums))
-    totals = _resample(sums, seed=seed)
+    totals = _resample(sums)
     return _ends(totals[:, 0] / totals[:, 1])
 
 
 def compare(
-    right_a: NDArray[np.bool_],
-    right_b: NDArray[np.bool_],
-    sources: Sequence[str],
-    *,
-    seed: int = 0,
+    right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], sources: Sequence[str]
 ) -> dict[str, Any]:
     """Whether a is more often right than b on the same clips.
 
@@ -120,7 +113,6 @@ def compare(
         right_a: whether a was right about each row [N]; a clip may have a row for each seed.
         right_b: whether b was right about the same [N].
         sources: the source of each [N].
-        seed: of the bootstrap.
 
     Returns:
         ``accuracy`` (that of a less that of b), its 95 % ``interval`` [low, high] and the two-sided
@@ -130,7 +122,7 @@ def compare(
         return {"accuracy": math.nan, "interval": [math.nan] * 2, "p_value": math.nan}
     ahead = right_a.astype(np.int64) - right_b
     sums = _sum_by_source(np.stack([ahead, np.ones(len(ahead))], axis=1), sources)
-    totals = _resample(sums, seed=seed)
+    totals = _resample(sums)
     return {
         "accuracy": float(ahead.mean()),
         "interval": list(_ends(totals[:, 0] / totals[:, 1])),
@@ -162,11 +154,11 @@ def _sum_by_source(values: NDArray[Any], sources: Sequence[str]) -> NDArray[np.f
     return np.stack(columns, axis=1)
 
 
-def _resample(sums: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
+def _resample(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sums over sources that are drawn with replacement: [n_sources, K] -> [N_RESAMPLES, K]."""
     if not len(sums):
         return np.full((N_RESAMPLES, sums.shape[1]), np.nan)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     totals = []
     n_at_once = max(MOST_DRAWN // len(sums), 1)
     for start in range(0, N_RESAMPLES, n_at_once):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stapes.training import State
 
 TEST_SHARE = 0.2
-"""Share of the sources that ``train`` holds out to measure the model on."""
+"""Share of each class's clips, in whole sources, that ``train`` holds out to measure with."""
 
 
 def train(  # noqa: PLR0913 (each is an option of the command)

@@ -36,7 +36,7 @@ Epochs = Annotated[
 Batch = Annotated[int | None, typer.Option("--batch-size", help="Segments a step.")]
 Rate = Annotated[float | None, typer.Option("--learning-rate", help="Peak learning rate.")]
 Validation = Annotated[
-    float | None, typer.Option("--validation-share", help="Share of sources that choose the epoch.")
+    float | None, typer.Option("--validation-share", help="Share of clips that choose the epoch.")
 ]
 Patience = Annotated[int | None, typer.Option(help="Epochs to wait for a better one; 0: all.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda.")]

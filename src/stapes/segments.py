@@ -34,6 +34,8 @@ def pad(waveform: Waveform, *, segment_length: int) -> Waveform:
 def segment_starts(n_samples: int, *, segment_length: int, hop_length: int) -> NDArray[np.int64]:
     """First samples of the segments that lie inside a waveform; one (padded) if it is short.
 
+    Less than a hop may lie behind the last segment, and belongs to none.
+
     >>> segment_starts(40_000, segment_length=16_000, hop_length=8_000).tolist()
     [0, 8000, 16000, 24000]
     >>> segment_starts(100, segment_length=16_000, hop_length=8_000).tolist()

@@ -14,9 +14,6 @@ RIFF = Grammar()
 RIFX = Grammar(order="big")
 WAVE64 = Grammar(name_length=16, size_length=8, alignment=8, inclusive=True)
 
-WAVE64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
-"""What follows the four letters in the names of Wave64's chunks."""
-
 PCM, FLOAT, A_LAW, MU_LAW, MP3, EXTENSIBLE = 1, 3, 6, 7, 0x55, 0xFFFE
 CODECS = {
     PCM: "PCM",
