@@ -80,7 +80,11 @@ def main() -> None:
 
 
 def complete(found: Mapping[str, Any], preset: str, *, seeds: int) -> bool:
-    """Whether a preset was measured with this recipe before; another recipe begins anew."""
+    """Whether a preset was measured with these settings before; others begin anew.
+
+    What no setting says, such as how segments are drawn, is not seen: to measure that anew, take the
+    row out of the results.
+    """
     known = found["presets"].get(preset)
     if known is None:
         return False

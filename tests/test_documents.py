@@ -73,7 +73,7 @@ def test_what_was_measured_and_shipped_is_the_recipe_of_today():
 
 
 @pytest.mark.parametrize("name", ["cats_dogs", "esc10"])
-def test_every_row_of_the_ladder_is_of_a_network_and_a_recipe_of_today(name):
+def test_every_row_of_the_ladder_is_of_a_network_and_settings_of_today(name):
     found = json.loads((ROOT / "benchmarks" / "results" / f"accuracy_{name}.json").read_text())
     assert list(found["presets"]) == list(PRESETS)
     for preset, row in found["presets"].items():

@@ -155,9 +155,10 @@ def crossfit(
 def reliability(targets: NDArray[np.int64], shares: NDArray[np.float32]) -> list[dict[str, float]]:
     """How often answers are right, by how sure they are.
 
-    The bins divide what the highest of C probabilities can be, 1/C to 1, into :data:`N_BINS` equal
-    widths; each holds its upper end and the first its lower end, too. Bins from 0 to 1, as Guo et al. draw them,
-    would leave half of them empty for two classes and so hide errors that cancel within the others.
+    The :data:`N_BINS` bins divide what the highest of C probabilities can be, 1/C to 1, into equal
+    widths; each holds its upper end and the first its lower end, too. Bins from 0 to 1, as Guo et
+    al. draw them, would leave half of them empty for two classes and so hide errors that cancel
+    within the others.
 
     Args:
         targets: class indices [N].
