@@ -82,8 +82,8 @@ def main() -> None:
 def complete(found: Mapping[str, Any], preset: str, *, seeds: int) -> bool:
     """Whether a preset was measured with these settings before; others begin anew.
 
-    What no setting says, such as how segments are drawn, is not seen: to measure that anew, take the
-    row out of the results.
+    What no setting says, such as how segments are drawn, is not seen: to measure that anew, take
+    the row out of the results.
     """
     known = found["presets"].get(preset)
     if known is None:
