@@ -15,7 +15,7 @@ void pack_phases(const Plan& p, const float* x, float offset, float scale, float
   const Putter<P> putter(phases);
   int t = 0;
   for (; t + 2 * V <= p.length; t += 2 * V) {
-    __builtin_prefetch(x + t + 1024);
+    __builtin_prefetch(x + t + 1024);  // a page ahead, where the processor does not look
     putter.put(out, t, (load(x + t) - offset) * scale, (load(x + t + V) - offset) * scale);
   }
   for (; t < p.length + p.x_ahead; t++)
@@ -237,7 +237,7 @@ void put_gradient(const Plan& p, int i, int b, int first, int count, const Tile&
         end = u + SUMMED < count ? u + SUMMED : count;
         Vector total{}, product{};
         for (int t = u; t < end; t += V) {
-          __builtin_prefetch(next + t, 1);
+          __builtin_prefetch(next + t, 1);  // as in tiles.h; to write
           const Vector v = where_positive(load(a + t), load(d + t));
           store(g + t, v);
           total += v;
