@@ -131,8 +131,8 @@ def test_a_signal_saves_in_the_middle_of_an_epoch_and_resumes_exactly(tmp_path: 
             {"config": ModelConfig(("low", "top"), n_layers=5, n_filters=4, segment_length=1000)},
             "classes",
         ),
-        ({"training": tones(seed=9)}, "the recordings to learn from differ"),
-        ({"training": replace(tones(), sources=["one"] * 8)}, "the recordings to learn from differ"),
+        ({"training": tones(seed=9)}, "recordings to learn from differ"),
+        ({"training": replace(tones(), sources=["one"] * 8)}, "recordings to learn from differ"),
     ],
 )
 def test_resume_with_something_else_is_refused_by_name(tmp_path: Path, changed, named):
