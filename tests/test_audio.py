@@ -98,6 +98,12 @@ def test_a_range_behind_the_end_is_refused_with_the_length(kind, start, end):
         audio.read(encoded(kind), start_seconds=start, end_seconds=end)
 
 
+@pytest.mark.parametrize(("start", "end"), [(0.0, 1e-5), (0.5, 0.5000001)])
+def test_a_range_of_less_than_a_sample_is_a_mistake_in_its_times(start, end):
+    with pytest.raises(AudioError, match="less than a sample: correct the times"):
+        audio.read(wav(pcm()), start_seconds=start, end_seconds=end)
+
+
 def test_a_range_may_end_a_rounding_error_behind_the_end():
     assert audio.read(wav(pcm()), start_seconds=0.5, end_seconds=1.009).duration_seconds == 0.5
 

@@ -218,7 +218,6 @@ def explained(monkeypatch):
         return folder / "index.html"
 
     monkeypatch.setattr("stapes.pages.clip.write_explanation", write)
-    monkeypatch.setattr("stapes.pages.clip.PAGE_FILE", "index.html")
     return drawn
 
 

@@ -79,6 +79,7 @@ def test_explanation_writes_every_figure_twice_and_one_page(folder):
     names = [f"{n}.{e}" for n in ("contributions", "filters", "layers", "when")
              for e in ("png", "svg")]  # fmt: skip
     assert sorted(p.name for p in folder.iterdir()) == sorted([*names, "index.html"])
+    assert sorted(clip.FILES) == sorted([*names, "index.html"])  # what is not overwritten unasked
 
 
 def test_the_page_of_a_clip_stands_alone_and_says_the_answer(folder, explanation):
