@@ -52,8 +52,8 @@ def one_by_one(network: FoldedNetwork, waveform: np.ndarray, hop_length: int):
     length = network.config.segment_length
     padded = np.append(waveform, np.zeros(max(0, length - len(waveform)), np.float32))
     starts, logits, peaks = [], [], []
-    while not starts or starts[-1] + hop_length + length <= len(padded):
-        starts.append(starts[-1] + hop_length if starts else 0)
+    while not starts or starts[-1] + length < len(padded):  # the last ends with the recording
+        starts.append(min(starts[-1] + hop_length, len(padded) - length) if starts else 0)
         segment = padded[starts[-1] : starts[-1] + length].astype(np.float64)
         peaks.append(np.abs(segment).max())
         level = 10 ** (12 * round(20 * math.log10(max(segment.std(), 1e-5)) / 12) / 20)
@@ -212,7 +212,7 @@ def test_a_prediction_says_everything(classifier):
     assert prediction.flags == prediction.notes == ()
     assert list(prediction.probabilities) == ["high", "low"]
     assert prediction.probability == max(prediction.probabilities.values())
-    assert prediction.start_seconds.tolist() == [0, 0.256, 0.512, 0.768]
+    assert prediction.start_seconds.tolist() == [0, 0.256, 0.512, 0.768, 1.0]
     np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(list(prediction.probabilities.values()), shares.mean(axis=0))
     plain = prediction.as_dict(segments=True)

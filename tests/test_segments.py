@@ -1,5 +1,6 @@
 """Cutting, the gate and the generator against brute force."""
 
+import itertools
 import string
 
 import numpy as np
@@ -33,12 +34,23 @@ def test_silence_and_constants_become_finite_zeros(constant):
         (3, 4, [0]),
         (0, 4, [0]),
         (18, 4, [0, 4, 8]),
-        (17, 4, [0, 4]),
+        (17, 4, [0, 4, 7]),
         (20, 10, [0, 10]),
+        (11, 10, [0, 1]),
     ],
 )
 def test_segments_lie_inside_the_waveform(n_samples, hop, wanted):
     assert s.segment_starts(n_samples, segment_length=10, hop_length=hop).tolist() == wanted
+
+
+@given(st.integers(1, 200), st.integers(1, 50), st.data())
+def test_every_sample_is_in_a_segment(n_samples, length, data):
+    hop = data.draw(st.integers(1, length))
+    starts = s.segment_starts(n_samples, segment_length=length, hop_length=hop).tolist()
+    heard = {i for start in starts for i in range(start, start + length)}
+    assert set(range(n_samples)) <= heard
+    assert starts == [0] or max(heard) == n_samples - 1
+    assert all(a < b for a, b in itertools.pairwise(starts))
 
 
 def test_cut_pads_short_waveforms_behind():

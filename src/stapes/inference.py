@@ -19,7 +19,7 @@ from stapes.decoding import LOUDEST, SAMPLE_RATES_HZ
 from stapes.engine import FoldedNetwork, probabilities
 from stapes.errors import ModelFileError, UsageError
 from stapes.profile import Profiler, shifts
-from stapes.segments import Waveform, pad, passes_gate, segment_starts
+from stapes.segments import Waveform, pad, passes_gate
 
 Vote = Literal["mean", "majority"]
 VOTES = get_args(Vote)
@@ -156,7 +156,7 @@ class Prediction:
 class SegmentStream:
     """A network that listens to one recording, block by block: blocks in, answers out.
 
-    What is kept between blocks is less than a segment and a hop, however long the recording is.
+    What is kept between blocks is at most a segment, however long the recording is.
     """
 
     def __init__(self, network: FoldedNetwork, *, hop_length: int) -> None:
@@ -169,29 +169,28 @@ class SegmentStream:
         length = network.config.segment_length
         if not 1 <= hop_length <= length:
             raise ValueError(f"hop_length is {hop_length}: it must be from 1 to {length} samples")
-        self._network, self._hop_length = network, hop_length
+        self._network, self._length, self._hop_length = network, length, hop_length
         self._rest = np.zeros(0, np.float32)
         self._offset = 0  # of the rest in the recording
+        self._next = 0  # start of the next segment in the recording
 
     def push(self, block: Waveform) -> SegmentOutputs:
         """What the network says of the segments that end in the next block [T]."""
         waveform = np.concatenate([self._rest, block]) if len(self._rest) else block
-        length, hop_length = self._network.config.segment_length, self._hop_length
-        if len(waveform) < length:
-            self._rest = waveform.copy()  # the block's memory may be used again
-            return self._listen(waveform, np.zeros(0, np.int64))
-        starts = segment_starts(len(waveform), segment_length=length, hop_length=hop_length)
-        outputs = self._listen(waveform, starts)
-        done = int(starts[-1]) + hop_length
-        self._rest = waveform[done:].copy()
-        self._offset += done
+        last = len(waveform) - self._length
+        outputs = self._listen(
+            waveform, np.arange(self._next - self._offset, last + 1, self._hop_length)
+        )
+        self._next += len(outputs.starts) * self._hop_length
+        self._rest = waveform[max(last, 0) :].copy()  # the block's memory may be used again
+        self._offset += max(last, 0)
         return outputs
 
     def finish(self) -> SegmentOutputs:
-        """Of a recording shorter than one segment: its only segment, padded; else of none."""
-        starts = np.zeros(int(self._offset == 0), np.int64)
-        padded = pad(self._rest, segment_length=self._network.config.segment_length)
-        outputs = self._listen(padded, starts)
+        """Of the segment that ends with the recording, padded if it is all of it; or of none."""
+        heard = self._next - self._hop_length == self._offset
+        padded = pad(self._rest, segment_length=self._length)
+        outputs = self._listen(padded, np.zeros(int(not heard), np.int64))
         return replace(outputs, n_samples=self._offset + len(self._rest))
 
     def _listen(self, waveform: Waveform, starts: NDArray[np.int64]) -> SegmentOutputs:

@@ -32,18 +32,21 @@ def pad(waveform: Waveform, *, segment_length: int) -> Waveform:
 
 
 def segment_starts(n_samples: int, *, segment_length: int, hop_length: int) -> NDArray[np.int64]:
-    """First samples of the segments that lie inside a waveform; one (padded) if it is short.
+    """First samples of the segments of a waveform; one (padded) if it is shorter than a segment.
 
-    Less than a hop may lie behind the last segment, and belongs to none.
+    One begins every hop, and the last ends with the waveform, so that every sample is heard.
 
     >>> segment_starts(40_000, segment_length=16_000, hop_length=8_000).tolist()
     [0, 8000, 16000, 24000]
+    >>> segment_starts(41_000, segment_length=16_000, hop_length=8_000).tolist()
+    [0, 8000, 16000, 24000, 25000]
     >>> segment_starts(100, segment_length=16_000, hop_length=8_000).tolist()
     [0]
     """
     if hop_length < 1:
         raise ValueError(f"hop_length is {hop_length}: it must be at least 1 sample")
-    return np.arange(0, max(n_samples - segment_length, 0) + 1, hop_length)
+    last = max(n_samples - segment_length, 0)
+    return np.append(np.arange(0, last, hop_length), last)
 
 
 def cut(waveform: Waveform, starts: NDArray[np.int64], *, segment_length: int) -> Waveform:
