@@ -28,7 +28,7 @@ from stapes.terminal import print_metrics, say
 from tones import write_tone, write_tones
 
 
-def in_process(*args, program: str = "from stapes.cli import main; main()", **options):
+def in_process(*args, program: str = "from stapes.__main__ import main; main()", **options):
     command = [sys.executable, "-c", program, *map(str, args)]
     return subprocess.run(command, timeout=60, check=False, **options)
 
@@ -44,6 +44,27 @@ def test_help_names_every_command(stapes):
         for command in ("train", "crossval", "evaluate", "predict", "explain", "reproduce"):
             assert f"  {command} " in ended.out.decode()
     assert stapes("--version").out.decode() == f"stapes {__version__}\n"
+
+
+def test_it_is_a_module_too_and_an_early_ctrl_c_is_silent():
+    ended = subprocess.run(
+        [sys.executable, "-m", "stapes", "--version"], capture_output=True, timeout=60, check=True
+    )
+    assert ended.stdout.decode() == f"stapes {__version__}\n"
+    program = """
+import sys
+
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+from stapes.__main__ import main
+main()
+"""
+    ended = in_process(program=program, capture_output=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
 
 
 def commands():

@@ -63,7 +63,7 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Drawn:
     """Raw segments [B, segment_length], the class index and the clip of each [B]."""
 
     segments: Waveform
@@ -122,11 +122,11 @@ class SegmentGenerator:
         self._sound, self._ramp = self._sound.to(device), self._ramp.to(device)
         return self
 
-    def batch(self, step: int, *, batch_size: int) -> Batch:
+    def batch(self, step: int, *, batch_size: int) -> Drawn:
         """Batch number ``step``: the same for the same seed, whatever was drawn before."""
         segments = self._ramp.new_empty(batch_size, self._segment_length)
         targets, clips = self.draw(step, out=segments)
-        return Batch(segments.cpu().numpy(), targets, clips)
+        return Drawn(segments.cpu().numpy(), targets, clips)
 
     def draw(self, step: int, *, out: Tensor) -> tuple[Indices, Indices]:
         """Write the segments of a batch to ``out`` [B, segment_length], where the clips are kept.
