@@ -1,4 +1,4 @@
-# make demo [DATA=folder]   train on your recordings, or on synthesised ones, and open the report
+# make demo [DATA=folder]   train on your recordings, or on synthesised ones, and write a report
 # make test                 every check that a change must pass
 # make lint                 the checks that run no code of ours
 # make sanitize             the kernels' tests under address and undefined-behaviour sanitizers

@@ -123,6 +123,18 @@ def test_a_single_segment_keeps_its_frames_in_order_and_place():
     assert line.step_seconds == 0.064
 
 
+@pytest.mark.parametrize("n_samples", [16_001, 16_511, 16_512, 27_777, 80_000])
+@pytest.mark.parametrize("hop_length", [None, 4096])
+def test_moments_are_heard_to_the_end(n_samples, hop_length):
+    noise = np.random.default_rng(0).uniform(-1, 1, n_samples).astype(np.float32)
+    found = inspection.explain_waveform(make_network(), noise, hop_length=hop_length)
+    assert found.voting.all()
+    assert (found.timeline.shares > 0).all()
+    behind = n_samples / 16_000 - found.timeline.times_seconds[-1]
+    last = 1 - found.segment.times_seconds[-1][-1] + found.segment.start_seconds
+    assert behind == pytest.approx(last, abs=0.0321)  # half a step
+
+
 def test_a_short_clip_is_padded_and_silence_stays_finite():
     found = inspection.explain_waveform(make_network(), np.zeros(100, np.float32))
     assert (found.n_samples, len(found.waveform)) == (100, 16_000)

@@ -154,7 +154,8 @@ def explain_waveform(
         network: the folded network.
         waveform: [T] at the network's sample rate.
         hop_length: samples between segment starts; by default the final frames' spacing, so
-            that the frames of neighbouring segments fall on the same moments.
+            that the frames of neighbouring segments fall on the same moments (those of the
+            last segment near them).
         clip_temperature: of the model's calibration, so that the answer is that of prediction.
         raw_kernels: the first layer's kernels before normalisation [C, 1, K], to be shown too.
     """
@@ -287,6 +288,8 @@ def timeline(
 ) -> Timeline:
     """Lay the frames of overlapping segments on one grid of moments; see :class:`Timeline`.
 
+    A segment that starts between two moments, as the last one may, goes to the nearest.
+
     Args:
         config: of the network.
         starts: first sample of each voting segment [N].
@@ -297,9 +300,9 @@ def timeline(
     step = config.total_stride
     centres = frame_centres(config)[-1]  # [T]
     n_segments, n_rows, n_frames = contributions.shape
-    offset = starts[:, None] + centres - centres[0]  # [N, T]
-    moments = np.rint(offset / step).astype(np.int64).ravel()
-    n_moments = round(last_start / step) + n_frames
+    first, last = ((2 * start + step) // (2 * step) for start in (starts, last_start))
+    moments = (first[:, None] + np.arange(n_frames)).ravel()
+    n_moments = last + n_frames
     counts = np.bincount(moments, minlength=n_moments)
     sums = [
         np.bincount(moments, weights=contributions[:, r].ravel(), minlength=n_moments)
