@@ -1,6 +1,6 @@
 """The model that comes with the package, its cross-validation, and the notebook's protocol.
 
-python benchmarks/shipped.py DATA [--seeds 3] [--foreign FOLDER ...] [--ship NAME]
+python benchmarks/shipped.py DATA [--seeds 3] [--threads 1] [--foreign FOLDER ...] [--ship NAME]
     [--without by-file protocols]
 
 Writes benchmarks/results/shipped.json and benchmarks/results/reproduce.json, and with --ship the
@@ -18,12 +18,14 @@ import shutil
 import sys
 from pathlib import Path
 
+import machine
 import stapes
 from stapes.checkpoint import MODEL_FILE
 from stapes.config import TrainingConfig, as_dict, preset_sizes, preset_training
 from stapes.files import write_json
 from stapes.runs import TRAININGS_FOLDER
 from stapes.terminal import print_metrics, print_protocols, progress_bar
+from stapes.training import set_threads
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = Path(__file__).parent.parent / "src" / "stapes" / "models"
@@ -37,10 +39,13 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("data")
     arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--threads", type=int, default=1)
     arguments.add_argument("--foreign", nargs="*", default=[])
     arguments.add_argument("--ship")
     arguments.add_argument("--without", nargs="*", default=[], choices=["by-file", "protocols"])
     given = arguments.parse_args()
+    facts = machine.describe(threads=given.threads)
+    set_threads(given.threads)
     run, going_on = place("shipped", "classic", n_classes=2)
     with progress_bar() as progress:
         metrics = stapes.crossval(
@@ -55,7 +60,7 @@ def main() -> None:
         )
         if given.ship:
             shutil.copyfile(run / MODEL_FILE, MODELS / f"{given.ship}.safetensors")
-        write_json(RESULTS / "shipped.json", without_lists(metrics))
+        write_json(RESULTS / "shipped.json", without_lists(metrics) | {"machine": facts})
     print_metrics(metrics, title=f"{len(metrics['folds'])} folds, {given.seeds} seeds")
     for fold in metrics["folds"]:
         sys.stdout.write(f"fold {fold['fold']}: {fold['clips']['accuracy']:.3f} of clips\n")

@@ -300,8 +300,8 @@ def timeline(
     step = config.total_stride
     centres = frame_centres(config)[-1]  # [T]
     n_segments, n_rows, n_frames = contributions.shape
-    first, last = ((2 * start + step) // (2 * step) for start in (starts, last_start))
-    moments = (first[:, None] + np.arange(n_frames)).ravel()
+    *first, last = [(2 * start + step) // (2 * step) for start in (*starts.tolist(), last_start)]
+    moments = np.add.outer(first, np.arange(n_frames)).ravel()
     n_moments = last + n_frames
     counts = np.bincount(moments, minlength=n_moments)
     sums = [
