@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +46,28 @@ def test_it_learns_tones_it_has_not_heard():
     state = fit(CONFIG, settings, training=tones(), validation=tones(seed=1))
     assert state.history[-1]["validation_accuracy"] >= 0.95
     assert state.history[-1]["validation_loss"] < 0.4 < state.history[0]["loss"]
+
+
+def test_threads_are_those_asked_for_whatever_the_environment_says():
+    program = """
+import hashlib
+import numpy as np
+from stapes import augment, training
+training.set_threads(1)
+noises = augment.Noises(16_000, device="cpu", rng=np.random.default_rng(0))
+print(hashlib.sha256(noises.flat.numpy()).hexdigest())
+"""
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"OMP_NUM_THREADS": str(n_threads)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for n_threads in (1, 2)
+    ]
+    assert len(found[0]) == 65
+    assert found[0] == found[1]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not():

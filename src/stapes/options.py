@@ -59,6 +59,7 @@ EXTRA_OF = {
     "kagglehub": "fetch",
     "matplotlib": "train",
     "sklearn": "train",
+    "threadpoolctl": "train",
     "torch": "train",
 }
 """What to install for the modules that a base install lacks."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from stapes import __version__, checkpoint, native
 from stapes.batches import Batch, batches
@@ -135,6 +136,7 @@ def set_threads(n_threads: int) -> None:
     if not 1 <= n_threads <= native.MAX_THREADS:
         raise UsageError(f"threads is {n_threads}: give 1 to {native.MAX_THREADS}")
     torch.set_num_threads(n_threads)
+    threadpool_limits(n_threads)  # NumPy's, whose products round differently on more
 
 
 def learning_rate(step: int, settings: TrainingConfig) -> float:
