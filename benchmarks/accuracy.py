@@ -74,7 +74,8 @@ def main() -> None:
     for preset in given.presets:
         if not complete(found, preset, seeds=given.seeds):
             measured = crossvalidated(given, preset, name=f"{name}_{preset}")
-            found["presets"][preset] = measured | {"machine": facts}
+            rows = found["presets"] | {preset: measured | {"machine": facts}}
+            found["presets"] = {name: rows[name] for name in PRESETS if name in rows}
         presenting.write(name, found, chart(given.set, found))
         presenting.say(tables.ladder_table(name))
 
