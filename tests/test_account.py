@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from stapes import calibration
-from stapes.account import accept, calibrate, suspicions
+from stapes.account import accept, account, assess, calibrate, suspicions
 from stapes.calibration import Calibration
+from stapes.checkpoint import Model
 from stapes.clips import Clip
 from stapes.config import ModelConfig
 from stapes.inference import SegmentOutputs
-from stapes.measurement import Measured
+from stapes.measurement import Measured, summarise
 from tones import RATE
 
 CONFIG = ModelConfig(("cat", "dog"))
@@ -48,6 +49,33 @@ def test_too_sure_answers_are_calibrated():
     assert fitted.segment_temperature == pytest.approx(fitted.clip_temperature)
     assert told["error_after"] < 0.03 < 0.08 < told["error_before"]
     assert sum(bin_["n"] for bin_ in told["after"]) == 2000
+
+
+def test_mistakes_are_all_listed_the_surest_first_with_calibrated_probabilities():
+    logits = np.float64([3, -1, 1, -4, 2, -2])
+    measured = answers(logits, [1, 1, 0, 1, 0, 0])
+    found = account(measured, Calibration(clip_temperature=2.0))["mistakes"]
+    assert [row["name"] for row in found] == ["3.wav", "4.wav", "1.wav", "2.wav"]
+    assert [row["predicted"] for row in found] == ["cat", "dog", "cat", "dog"]
+    wanted = 1 / (1 + np.exp(-np.abs(logits[[3, 4, 1, 2]]) / 2))
+    np.testing.assert_allclose([row["probability"] for row in found], wanted, rtol=1e-5)
+
+
+def test_a_majority_of_segments_is_counted_beside_the_mean():
+    heard = answers([0.0], [1])
+    logits, ones = np.float32([[1], [1], [-9]]), np.ones(3, np.float32)
+    outputs = SegmentOutputs(np.arange(3), logits, -np.inf * ones, ones, 3 * RATE)
+    clips = summarise(replace(heard, outputs=(outputs,)))["clips"]
+    assert (clips["accuracy"], clips["majority_accuracy"]) == (0, 1)
+
+
+def test_a_finished_model_is_judged_by_its_own_calibration():
+    rng = np.random.default_rng(3)
+    true_logits = rng.normal(0, 2, 2000)
+    targets = (rng.random(2000) < 1 / (1 + np.exp(-true_logits))).astype(int)
+    model = Model(CONFIG, {}, calibration=Calibration(clip_temperature=3.0))
+    told = assess(model, answers(3 * true_logits, targets))["calibration"]
+    assert told["error_after"] < 0.03 < 0.08 < told["error_before"]
 
 
 def test_thresholds_keep_their_coverage_and_reject_what_none_claims():

@@ -66,6 +66,36 @@ def test_the_highest_step_that_fits_is_chosen(tones_folder, monkeypatch, seconds
     assert all(rung.seconds > 1 + budget.CLOSING_SECONDS for rung in rungs)
 
 
+def test_the_time_of_a_step_of_the_ladder_is_added_up(tones_folder, monkeypatch):
+    decoded, _ = read(tones_folder, silent)
+    now = [100.0]
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
+
+    def learn(_decoded, _training, *, config, settings, on_step):
+        """Ready after a while; each of the first steps takes a second, each later one less."""
+        slower = config.n_parameters / 3041
+        now[0] += 4 * slower
+        for i in range(settings.steps_per_epoch):
+            now[0] += 1.0 if i < settings.steps_per_epoch // 2 else 0.01 * slower
+            on_step(None)
+
+    monkeypatch.setattr(budget, "learn", learn)
+    choice = choose(
+        decoded,
+        range(len(decoded.clips)),
+        settings=TrainingConfig(steps_per_epoch=50),
+        budget_seconds=0.1,
+        spent_seconds=7.0,
+        progress=silent,
+    )
+    sound = sum(map(len, decoded.waveforms)) / decoded.sample_rate
+    fixed = 7 + (now[0] - 100) + budget.CLOSING_SECONDS + budget.CLOSING_SHARE * sound
+    first, second, *_ = choice.chosen, *choice.more
+    assert sound > 10
+    assert first.seconds == pytest.approx(fixed + 5 + first.epochs * 50 * 0.01)
+    assert second.seconds == pytest.approx(fixed + 5 + second.epochs * 50 * 0.01)
+
+
 def test_what_is_bought_for_more_classes_has_more_epochs(tones_folder, monkeypatch):
     monkeypatch.setattr(budget, "TRIAL_STEPS", 2)
     decoded, _ = read(tones_folder, silent)

@@ -157,19 +157,27 @@ def test_a_signal_saves_in_the_middle_of_an_epoch_and_resumes_exactly(tmp_path: 
         ),
         ({"training": tones(seed=9)}, "recordings to learn from differ"),
         ({"training": replace(tones(), sources=["one"] * 8)}, "recordings to learn from differ"),
+        ({"validation": tones(seed=9)}, "recordings to choose by differ"),
+        ({"threads": 3}, "threads was [^3]+, is 3"),
+        ({"kernels": "others"}, "kernels was .*, is others"),
     ],
 )
-def test_resume_with_something_else_is_refused_by_name(tmp_path: Path, changed, named):
+def test_resume_with_something_else_is_refused_by_name(
+    tmp_path: Path, monkeypatch, changed, named
+):
     path = tmp_path / "state"
     with pytest.raises(KilledError):
         fit(CONFIG, QUICK, training=tones(), validation=None, state_path=path, on_step=killed_at(9))
-    arguments = {"config": CONFIG, "settings": QUICK, "training": tones()} | changed
+    if "threads" in changed:
+        monkeypatch.setattr(torch, "get_num_threads", lambda: changed["threads"])
+    if "kernels" in changed:
+        monkeypatch.setattr(training.native, "kernels", lambda: changed["kernels"])
     with pytest.raises(UsageError, match=named):
         fit(
-            arguments["config"],
-            arguments["settings"],
-            training=arguments["training"],
-            validation=None,
+            changed.get("config", CONFIG),
+            changed.get("settings", QUICK),
+            training=changed.get("training", tones()),
+            validation=changed.get("validation"),
             state_path=path,
         )
 
@@ -291,6 +299,28 @@ def test_the_kept_weights_give_the_validation_loss_of_the_best_epoch():
     found = validate(FoldedNetwork.fold(CONFIG, state.best), held)
     wanted = state.history[state.best_epoch - 1]["validation_loss"]
     assert found["validation_loss"] == pytest.approx(wanted)
+
+
+def test_the_validation_loss_is_that_of_training_in_which_none_has_a_share():
+    state = fit(CONFIG, QUICK, training=tones(), validation=None)
+    network = FoldedNetwork.fold(CONFIG, state.best)
+    (waveform, *_), (target, *_) = tones(seed=1).waveforms, tones(seed=1).targets
+    segments = np.stack([waveform[start : start + 1000] for start in (0, 500, 1000, 1500)])
+    loud = np.abs(segments).max(axis=1) >= CONFIG.gate * np.abs(waveform).max()
+    logits, none = network.logits_and_none(network.prepare(segments[loud]))
+    three = np.stack([np.zeros(len(none)), logits[:, 0], none], axis=1).astype(np.float64)
+    losses = np.log(np.exp(three).sum(axis=1)) - three[:, target]
+    first = Examples(["one"], [waveform], [target], ["one"])
+    found = training.validate(network, first)
+    assert found["validation_loss"] == pytest.approx(losses.mean(), rel=1e-5)
+
+
+def test_the_average_follows_quickly_at_first_and_slowly_in_the_end():
+    paces = [training.averaging_pace(step, TrainingConfig(averaging=0.995)) for step in range(4000)]
+    assert paces[0] == pytest.approx(0.9)
+    assert paces == sorted(paces, reverse=True)
+    assert paces[-1] == pytest.approx(0.005)
+    assert paces[500] > 0.01
 
 
 def test_one_cycle_rises_then_falls_to_nothing():
