@@ -76,6 +76,11 @@ USAGE = [
     ("predict {run} {clip} --out /dev/null --overwrite", "exists: give the name of a file"),
     ("evaluate {run} {tones} --json {folder}", "is a folder"),
     ("evaluate {run} {tones} --json /dev/null", "exists: give the name of a file"),
+    ("evaluate {run} {tones} --json /dev/answers", "no place for a file"),
+    ("audit {table} --json {old}", "old exists and is no JSON: give another name"),
+    ("audit {table} --json {clip}", "clip.wav is a recording: give another name"),
+    ("audit {table} --out {clip} --overwrite", "clip.wav is a recording: give another name"),
+    ("demo --seed -1 --out {new}", "seed is -1: give a whole number from 0"),
     # Paths that are not there.
     ("evaluate {run} {tones} --foreign {missing}", "missing: no such folder"),
     ("predict {run} {missing}", "missing: no such file or folder"),
@@ -83,6 +88,7 @@ USAGE = [
 ]
 
 FAILED = [
+    ("predict {run}/state.safetensors {clip}", "the state of a training: give its model"),
     ("train {missing} --out {new}", "missing"),
     ("evaluate {run} {missing}", "missing"),
     ("crossval {empty}", "no recordings"),

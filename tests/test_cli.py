@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -233,7 +234,7 @@ def explained(monkeypatch):
     """What would be drawn: folder -> name of the recording."""
     drawn = {}
 
-    def write(folder, explanation, *, name, model):
+    def write(folder, explanation, *, name, **_):
         drawn[folder] = name
         (folder / "index.html").write_text("page")
         return folder / "index.html"
@@ -250,6 +251,18 @@ def test_explain_writes_once(stapes, run_folder, folder, tmp_path, explained):
     assert explained == {tmp_path / "figures": "a.wav"}
     assert "--overwrite" in stapes(*args).error
     assert stapes(*args, "--overwrite").code == 0
+
+
+def test_explain_tells_what_is_unusual(folder, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        "stapes.pages.clip.write_explanation", lambda *_, notes, **__: told.append(notes)
+    )
+    soundfile.write(folder / "silence.wav", np.zeros(16_000), 16_000)
+    for name in ("silence.wav", "c.wav"):
+        explanation.explain("cats-dogs", folder / name, out=tmp_path / "x")
+    assert "likely none of cat, dog" in told[0]
+    assert "shorter than a segment of 1 s; padded" in told[1]
 
 
 def test_explain_says_what_predict_says(folder, tmp_path, monkeypatch):

@@ -1,10 +1,13 @@
 """Answers on the command line: as tables, CSV and JSON, printed and in files."""
 
+import contextlib
 import csv
 import errno
 import io
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +15,8 @@ import pytest
 from stapes import assessment, checkpoint, crossvalidation, files, options
 from stapes.checkpoint import Model
 from stapes.config import ModelConfig
-from stapes.inference import load
+from stapes.inference import Prediction, load
+from stapes.terminal import csv_lines
 from tones import write_tone
 
 KEYS = ["path", "label", "probability", "probabilities", "duration_seconds", "flags", "notes"]
@@ -69,6 +73,41 @@ def test_the_table_is_for_people(stapes, run_folder, folder):
     assert lines[4].strip() == "shorter than a segment of 1 s; padded"
     lines = stapes("predict", run_folder, folder, "--segments").out.decode().splitlines()
     assert len(lines) == 1 + 3 + 1 + 3 + 5 + 1
+
+
+def test_one_bad_path_costs_no_good_one(stapes, run_folder, folder):
+    (folder / "gone.wav").symlink_to(folder / "nowhere.wav")
+    ended = stapes("predict", run_folder, folder / "gone.wav", folder / "a.wav")
+    assert ended.code == 3
+    assert "a.wav" in ended.out.decode()
+    assert ended.err.splitlines()[-1].startswith(f"skipped {folder / 'gone.wav'}: ")
+
+
+def test_a_class_called_like_a_column_gets_another_name():
+    shares = {"path": 0.75, "label": 0.25}
+    found = Prediction(
+        "x.wav", "path", 0.75, shares, 1.0, (), (), np.zeros(1), np.float32([[0.75, 0.25]])
+    )
+    head, row = csv.reader(csv_lines([found], list(shares)))
+    assert len(set(head)) == len(head)
+    named = dict(zip(head, row, strict=True))
+    assert (named["path"], named["label"]) == ("x.wav", "path")
+    assert named["probability of path"] == "0.7500"
+
+
+def test_on_a_terminal_answers_are_not_mixed_with_a_bar(run_folder, folder):
+    read, write = os.openpty()
+    program = "from stapes.__main__ import main; main()"
+    command = [sys.executable, "-c", program, "predict", run_folder, folder]
+    subprocess.run(command, stdout=write, stderr=write, timeout=60, check=True)
+    os.close(write)
+    told = b""
+    with contextlib.suppress(OSError):  # at its end
+        while part := os.read(read, 1 << 16):
+            told += part
+    os.close(read)
+    assert b"c.wav" in told
+    assert b"\x1b" not in told
 
 
 def test_what_is_skipped_is_listed_and_the_exit_code_says_so(stapes, run_folder, folder):

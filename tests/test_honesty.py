@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from recordings import rustle, write_wave
-from stapes import account, checkpoint, experiment, reporting
+from stapes import account, checkpoint, experiment, holdout, reporting
 from stapes.assessment import evaluate
 from stapes.config import ModelConfig
 from stapes.crossvalidation import crossval
@@ -277,6 +277,10 @@ def test_two_models_are_compared_on_the_same_clips(run_folder, tones_folder, tmp
 # What a user must not lose, and what must not stop the work.
 
 
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
 def test_nothing_is_thrown_away_before_the_new_run_has_read_all_it_needs(tmp_path, monkeypatch):
     data = write_tones(tmp_path / "in", n_each=5)
     few = write_tones(tmp_path / "few", n_each=2)
@@ -295,8 +299,19 @@ def test_nothing_is_thrown_away_before_the_new_run_has_read_all_it_needs(tmp_pat
         train(few, out=run, overwrite=True, validation_share=0.5, **QUICK)
     with pytest.raises(UsageError, match="is where the model"):
         evaluate(run, write_tones(tmp_path / "new", n_each=1, seed=5), out=run, overwrite=True)
+    labels = "file_name,label,new_label\nlow/0.wav,low,high\n"
+    (run / "suspicious.csv").write_text(labels)
+    for protocol in (train, crossval):
+        with pytest.raises(UsageError, match="to be overwritten"):
+            protocol(data, out=run, overwrite=True, labels=run / "suspicious.csv", **QUICK)
+    assert (run / "suspicious.csv").read_text() == labels
+    with monkeypatch.context() as patched:
+        patched.setattr(holdout, "_learn", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, out=run, overwrite=True, **QUICK)
     assert (run / "model.safetensors").read_bytes() == before
-    (run / "suspicious.csv").write_text("file_name,label,new_label\nlow/0.wav,low,high\n")
-    metrics = train(data, out=run, overwrite=True, labels=run / "suspicious.csv", **QUICK)
+    assert not (run / "state.safetensors").exists()
+    (tmp_path / "corrected.csv").write_text(labels)
+    metrics = train(data, out=run, overwrite=True, labels=tmp_path / "corrected.csv", **QUICK)
     assert any("low/0.wav" in warning for warning in metrics["warnings"])
     assert (run / "audacity" / "notes.doc").read_text() == "mine"

@@ -115,7 +115,10 @@ def test_names_cannot_become_markup():
 
 
 def test_a_short_clip_is_one_padded_segment_and_only_it_is_played():
-    text = clip.render_explanation(make_explanation(n_samples=900), {}, name="short", model="")
+    text = clip.render_explanation(
+        make_explanation(n_samples=900), {}, name="short", model="", notes=["<b>odd</b>"]
+    )
+    assert Page(text).has("Before you trust this <b>odd</b>")
     assert Page(text).has("one segment of 0.25 s; the clip is shorter and was padded")
     assert len(played(text)[0]) == 900
 

@@ -9,7 +9,19 @@ import pytest
 from stapes import runs
 from stapes.errors import StapesError, UsageError
 from stapes.files import TEMPORARY_PREFIX
-from stapes.runs import FILES, LOCK_FILE, clear, refuse_inside, refuse_model_of, run_folder
+from stapes.runs import (
+    BUDGET_FILE,
+    FILES,
+    LABELS_FOLDER,
+    LOCK_FILE,
+    STATE_FILE,
+    begin_anew,
+    clear_lists,
+    refuse_inside,
+    refuse_labels_of,
+    refuse_model_of,
+    run_folder,
+)
 
 
 def test_a_new_folder_is_made_and_left_without_a_lock(tmp_path):
@@ -32,9 +44,25 @@ def test_an_earlier_run_is_refused_resumed_or_replaced(tmp_path, name):
         assert (tmp_path / name).read_bytes() == b"old"
     with run_folder(tmp_path, resume=False, overwrite=True) as folder:
         assert (tmp_path / name).read_bytes() == b"old"  # until the new run has read what it needs
-        clear(folder)
-        assert not (tmp_path / name).exists()
+        begin_anew(folder)
+        assert (tmp_path / name).exists() == (name not in (STATE_FILE, BUDGET_FILE))
     assert (tmp_path / "notes.txt").read_bytes() == b"mine"
+
+
+def test_lists_of_an_earlier_run_go_and_what_the_user_wrote_stays(tmp_path):
+    place = tmp_path / LABELS_FOLDER
+    place.mkdir()
+    for name in ("001 cat_1.wav.txt", "1000 dog.txt", "mine.txt"):
+        (place / name).touch()
+    clear_lists(tmp_path)
+    assert [path.name for path in place.iterdir()] == ["mine.txt"]
+
+
+def test_labels_that_lie_in_the_run_that_is_replaced_are_not_lost(tmp_path):
+    with pytest.raises(UsageError, match="is to be overwritten: move it"):
+        refuse_labels_of(tmp_path / "run", tmp_path / "run" / "suspicious.csv")
+    refuse_labels_of(tmp_path / "run", tmp_path / "corrected.csv")
+    refuse_labels_of(tmp_path / "run", None)
 
 
 def test_resume_and_overwrite_contradict_each_other(tmp_path):

@@ -162,9 +162,7 @@ def test_a_signal_saves_in_the_middle_of_an_epoch_and_resumes_exactly(tmp_path: 
         ({"kernels": "others"}, "kernels was .*, is others"),
     ],
 )
-def test_resume_with_something_else_is_refused_by_name(
-    tmp_path: Path, monkeypatch, changed, named
-):
+def test_resume_with_something_else_is_refused_by_name(tmp_path: Path, monkeypatch, changed, named):
     path = tmp_path / "state"
     with pytest.raises(KilledError):
         fit(CONFIG, QUICK, training=tones(), validation=None, state_path=path, on_step=killed_at(9))

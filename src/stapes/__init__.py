@@ -41,6 +41,11 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]
 
 
+def __dir__() -> list[str]:
+    """The public names, also those that were not used yet."""
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     """Import a public function when it is first used, so that importing stapes is quick."""
     if name not in _HOMES:

@@ -1,5 +1,6 @@
 """Many recordings, one after the other; one bad file never costs the others."""
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -57,14 +58,25 @@ def predict(
 
 def _expand(paths: Iterable[str | Path]) -> Iterator[Path | Skip]:
     for path in map(Path, paths):
-        if path.is_dir():
+        if os.path.isdir(path):  # which a folder that must not be looked into does not raise
             found = find_recordings(path)
             yield from (Skip(str(path / s.name), s.reason) for s in found.skipped)
             yield from (path / name for name in found.names)
-        elif path.exists():
+        elif _is_there(path):
             yield path
         else:
             raise UsageError(f"{path}: no such file or folder; check the name")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a file, or a link that leads nowhere, or what must not be looked into."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _one(classifier: Classifier, path: Path, *, hop: Hop, vote: Vote) -> Prediction | Skip:

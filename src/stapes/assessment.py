@@ -50,8 +50,10 @@ def evaluate(
         _check_alike(classifier, other, names=(str(model), str(against)))
     if out is not None:
         runs.refuse_inside(out, data, *chosen.foreign)
+        if overwrite:
+            runs.refuse_labels_of(out, chosen.labels)
         runs.refuse_model_of(out, model, *([] if against is None else [against]))
-    place = nullcontext() if out is None else runs.run_folder(out, overwrite=overwrite)
+    place = nullcontext() if out is None else runs.run_folder(out, resume=None, overwrite=overwrite)
     with place as folder:
         decoded, audit = experiment.read(
             data, progress, config=classifier.config, options=replace(chosen, leaks="regroup")
@@ -82,7 +84,7 @@ def evaluate(
         doubts = account.suspicions(measured.known, classifier.model.calibration)
         metrics["suspicious"] = [suspicion.as_dict() for suspicion in doubts[0]]
         if folder is not None:
-            runs.clear(folder)
+            runs.begin_anew(folder)
             reporting.write_run(folder, metrics, decoded, model=classifier.model, doubts=doubts)
     return metrics
 

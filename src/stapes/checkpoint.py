@@ -117,6 +117,8 @@ def load(path: str | Path) -> Model:
         ModelFileError: missing, damaged, forged, or of a newer format.
     """
     tensors, metadata = unpack(_read(Path(path)), name=str(path))
+    if "identity" in metadata:
+        raise ModelFileError(f"{path}: the state of a training: give its model.safetensors")
     version = metadata.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ModelFileError(

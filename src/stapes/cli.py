@@ -29,6 +29,7 @@ from stapes.options import (
     LeakChoice,
     ModelName,
     Overwrite,
+    Paths,
     Patience,
     Preset,
     Rate,
@@ -258,7 +259,7 @@ def reproduce(
 @app.command()
 def predict(
     model: ModelName,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders.")],
+    paths: Paths,
     hop: Annotated[str | None, typer.Option(help="Seconds between segments, or 'dense'.")] = None,
     vote: Annotated[
         Literal["mean", "majority"], typer.Option(help="How segments decide.")
@@ -288,7 +289,7 @@ def predict(
             else:
                 yield item
 
-    with progress_bar() as progress:
+    with progress_bar(shown=out is not None or not sys.stdout.isatty()) as progress:
         results = run(classifier, paths, hop=hop_of(hop), vote=vote, progress=progress)
         lines = WRITERS[output_format](answers(results), classifier.classes, segments=segments)
         write_lines(lines, out)

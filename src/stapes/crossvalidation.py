@@ -66,6 +66,8 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
     sizes = preset_sizes(preset)
     if out is not None:
         runs.refuse_inside(out, data, *options.foreign)
+        if overwrite:
+            runs.refuse_labels_of(out, options.labels)
     if resume and out is None:
         raise UsageError("--resume goes on in a run folder: give the --out of the earlier run")
     place = (
@@ -85,7 +87,7 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
         experiment.check_learnable(decoded, learnt, base)
         if folder is not None:
             if overwrite:
-                runs.clear(folder)
+                runs.begin_anew(folder)
             (folder / runs.TRAININGS_FOLDER).mkdir(exist_ok=True)
         measured, metrics, knowledge = _measure(trial, pairs, leaking, seeds)
         profile = experiment.profile_of(decoded)

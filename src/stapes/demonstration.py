@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from stapes import experiment
 from stapes.archive import predict
 from stapes.clips import Skip
 from stapes.dataset import load_dataset
@@ -41,6 +42,7 @@ def demo(
         "pages" to open, by what they show.
     """
     folder = Path(out)
+    experiment.parse({"seed": seed}, "classic")  # a bad one is told before anything is written
     if data is None:
         progress("synthesising", 0, 1, "")
         data = write_demo(folder / "recordings", seed=seed, overwrite=overwrite)

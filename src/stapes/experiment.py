@@ -43,7 +43,8 @@ class DataOptions:
         labels: a table of corrected labels, as ``stapes crossval --out`` writes it.
         leaks: where the data's own split divides a source: "refuse" it, "regroup" to make a split
             that does not, or "allow" it.
-        foreign: folders of recordings that are none of the classes, to see which are taken for one.
+        foreign: folders of recordings that are none of the classes, to see which are taken for one;
+            a single one may stand by itself.
     """
 
     labels: str | Path | None = None
@@ -58,6 +59,8 @@ class DataOptions:
         """
         if self.leaks not in get_args(Leaks):
             raise UsageError(f"leaks is {self.leaks!r}: give one of {', '.join(get_args(Leaks))}")
+        if isinstance(self.foreign, str | Path):
+            object.__setattr__(self, "foreign", (self.foreign,))
         for folder in self.foreign:
             if not Path(folder).is_dir():
                 raise UsageError(f"{folder}: no such folder; give a folder of foreign sounds")

@@ -42,6 +42,7 @@ def explain(
             f"{clip} lasts {recording.duration_seconds:.0f} s: cut out the piece of interest, at"
             f" most {MAX_SECONDS:.0f} s"
         )
+    notes = classifier.predict(clip).notes
     explanation = explain_waveform(
         classifier.network,
         recording.waveform,
@@ -53,4 +54,6 @@ def explain(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StapesError(f"{folder}: cannot be made ({error.strerror}); choose another") from error
-    return write_explanation(folder, explanation, name=Path(clip).name, model=Path(model).name)
+    return write_explanation(
+        folder, explanation, name=Path(clip).name, model=Path(model).name, notes=notes
+    )

@@ -63,6 +63,8 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     preset = preset or "classic"
     options, training_config = experiment.parse(settings, preset)
     runs.refuse_inside(out, data, *options.foreign)
+    if overwrite:
+        runs.refuse_labels_of(out, options.labels)
     with runs.run_folder(out, resume=resume, overwrite=overwrite) as folder:
         if resume:
             runs.check_resumable(folder, of="train")
@@ -88,7 +90,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
         config = ModelConfig(experiment.class_names(decoded.clips), **preset_sizes(preset))
         _, training_config = experiment.parse(settings, preset, n_classes=len(config.classes))
         if overwrite:
-            runs.clear(folder)
+            runs.begin_anew(folder)
         if bought is not None:
             write_json(folder / runs.BUDGET_FILE, bought)
         state = _learn(folder, decoded, training, config, training_config, progress)

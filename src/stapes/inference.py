@@ -106,7 +106,7 @@ class SegmentOutputs:
         return mean
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
     """The answer for one recording.
 

@@ -12,14 +12,18 @@ import typer
 from stapes.config import TrainingConfig
 from stapes.errors import StapesError, UsageError
 from stapes.files import remove_orphans
+from stapes.folders import AUDIO_SUFFIXES
 
 Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="Folder of class folders, or CSV with labels.")
 ]
+Paths = Annotated[  # those that cannot be read are skipped, and cost no others
+    list[Path], typer.Argument(metavar="PATH...", help="Files and folders.", readable=False)
+]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Model file, run folder or name.")]
 Json = Annotated[
     Path | None,
-    typer.Option("--json", metavar="FILE", help="Write results here, whatever is there."),
+    typer.Option("--json", metavar="FILE", help="Write results here, also over earlier ones."),
 ]
 ByFile = Annotated[
     bool, typer.Option("--by-file/--no-by-file", help="See what a split by file would say, too.")
@@ -93,10 +97,16 @@ def refuse_empty(arguments: Sequence[str]) -> None:
 
 
 def check_json(path: Path | None, *read: Path | None, models: Sequence[str | None] = ()) -> None:
-    """A result that cannot be written should be told before the work, not after."""
+    """A result that cannot be written should be told before the work, not after.
+
+    It takes the place of an earlier one, or of another file that begins like JSON, but of nothing
+    else.
+    """
     if path is not None:
         places = [place for place in read if place is not None]
         check_out(path, read=places, models=[m for m in models if m], overwrite=True)
+        if path.exists() and path.read_bytes()[:1] not in (b"", b"{", b"["):
+            raise UsageError(f"{path} exists and is no JSON: give another name")
 
 
 def check_out(
@@ -112,6 +122,10 @@ def check_out(
     if path.exists() and not (overwrite and path.is_file()):
         fix = "give another name or --overwrite" if path.is_file() else "give the name of a file"
         raise UsageError(f"{path} exists: {fix}")
+    if path.exists() and path.suffix.lower() in AUDIO_SUFFIXES:
+        raise UsageError(f"{path} is a recording: give another name")
+    if Path("/dev") in path.absolute().parents:  # such as /dev/stdout, led into a file
+        raise UsageError(f"{path} is no place for a file: give the name of one")
     if not os.access(path.absolute().parent, os.W_OK):
         raise StapesError(f"{path}: its folder is missing or cannot be written; choose another")
     remove_orphans(path.absolute().parent)

@@ -61,6 +61,7 @@ def write_run(
     history: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Put a model, its numbers, the labels to look at and the page of all that into a folder."""
+    runs.clear_lists(folder)
     checkpoint.save(folder / checkpoint.MODEL_FILE, model)
     if history:
         lines = "".join(json.dumps(row) + "\n" for row in history)

@@ -11,7 +11,7 @@ from typing import IO
 
 from stapes import checkpoint
 from stapes.errors import StapesError, UsageError
-from stapes.files import remove_orphans
+from stapes.files import remove_orphans, write_trouble
 
 STATE_FILE = "state.safetensors"
 METRICS_FILE = "metrics.json"
@@ -31,13 +31,15 @@ FILES = (
 
 
 @contextmanager
-def run_folder(out: str | Path, *, resume: bool = False, overwrite: bool = False) -> Iterator[Path]:
+def run_folder(
+    out: str | Path, *, resume: bool | None = False, overwrite: bool = False
+) -> Iterator[Path]:
     """A folder for one run, locked against a second run as long as the block lasts.
 
     Args:
         out: the folder; made if it is missing.
-        resume: go on with what an earlier run left there.
-        overwrite: do not mind what an earlier run left there; :func:`clear` throws it away.
+        resume: go on with what an earlier run left there; None if the command cannot.
+        overwrite: do not mind what an earlier run left there.
 
     Raises:
         UsageError: both asked for, or neither and the folder holds a run.
@@ -51,23 +53,34 @@ def run_folder(out: str | Path, *, resume: bool = False, overwrite: bool = False
             remove_orphans(place)
         present = [name for name in FILES if (folder / name).exists()]
         if present and not (resume or overwrite):
+            go_on = "" if resume is None else " --resume to go on,"
             raise UsageError(
-                f"{folder} already holds {', '.join(present)}: give another --out, --resume to go"
-                " on, or --overwrite"
+                f"{folder} already holds {', '.join(present)}: give another --out,{go_on} or"
+                " --overwrite"
             )
         yield folder
 
 
-def clear(folder: Path) -> None:
-    """Throw away what an earlier run left, once the new one has read all it needs."""
+def begin_anew(folder: Path) -> None:
+    """Throw away what an earlier run would go on from; its results stay until there are new."""
     forget_trainings(folder)
-    for name in FILES:
-        path = folder / name
-        if path.is_dir():
-            for table in path.glob("*.txt"):
-                table.unlink()
-        else:
-            path.unlink(missing_ok=True)
+    for name in (STATE_FILE, BUDGET_FILE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def clear_lists(folder: Path) -> None:
+    """Throw away those results of an earlier run that new ones need not take the place of."""
+    (folder / HISTORY_FILE).unlink(missing_ok=True)
+    for table in (folder / LABELS_FOLDER).glob("[0-9][0-9][0-9]* *.txt"):  # not the user's own
+        table.unlink()
+
+
+def refuse_labels_of(out: str | Path, labels: str | Path | None) -> None:
+    """Raise UsageError if a table of labels that is read lies in a run that is to be replaced."""
+    if labels is not None and Path(out).resolve() in Path(labels).resolve().parents:
+        raise UsageError(
+            f"{labels} lies in {out}, which is to be overwritten: move it, or give another --out"
+        )
 
 
 def training_state(folder: Path, name: str) -> Path:
@@ -96,11 +109,13 @@ def check_resumable(folder: Path, *, of: str) -> None:
 
 
 def _command_of(folder: Path) -> str | None:
-    """The command that wrote a run, or began to; None if nothing tells."""
+    """The command that began a run, or wrote one; None if nothing tells."""
+    for name, command in {STATE_FILE: "train", TRAININGS_FOLDER: "crossval"}.items():
+        if (folder / name).exists():
+            return command
     with suppress(OSError, ValueError, TypeError, KeyError):
         return str(json.loads((folder / METRICS_FILE).read_text())["kind"])
-    begun = {STATE_FILE: "train", TRAININGS_FOLDER: "crossval"}
-    return next((command for name, command in begun.items() if (folder / name).exists()), None)
+    return None
 
 
 def forget_trainings(folder: Path) -> None:
@@ -142,8 +157,9 @@ def _locked(folder: Path) -> Iterator[None]:
             f"{folder}: cannot be written ({error.strerror}); choose another"
         ) from error
     with lock:
-        _take(lock, folder)
+        _lock(lock, folder)
         try:
+            _sign(lock, folder)
             yield
         finally:
             (folder / LOCK_FILE).unlink(missing_ok=True)
@@ -152,7 +168,7 @@ def _locked(folder: Path) -> Iterator[None]:
                     folder.rmdir()
 
 
-def _take(lock: IO[str], folder: Path) -> None:
+def _lock(lock: IO[str], folder: Path) -> None:
     """Lock the file, which the system frees even if this process is killed."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -164,6 +180,13 @@ def _take(lock: IO[str], folder: Path) -> None:
         raise StapesError(
             f"{folder}: its file system has no locks ({error.strerror}); choose another"
         ) from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+
+
+def _sign(lock: IO[str], folder: Path) -> None:
+    """Say whose lock it is."""
+    owner = str(os.getpid())
+    try:
+        os.ftruncate(lock.fileno(), 0)
+        os.write(lock.fileno(), owner.encode())
+    except OSError as error:
+        raise StapesError(write_trouble(folder / LOCK_FILE, error, n_bytes=len(owner))) from error

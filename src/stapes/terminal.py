@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,8 @@ N_FINDINGS = 20
 
 def say(line: str) -> None:
     """One line on stderr; what names hold besides printable text is escaped."""
-    print(printable(line), file=sys.stderr)
+    with suppress(OSError):  # a full disk behind stderr changes no exit code
+        print(printable(line), file=sys.stderr)
 
 
 def open_closed() -> None:
@@ -45,8 +46,11 @@ def open_closed() -> None:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int, str], None]]:
+def progress_bar(*, shown: bool = True) -> Iterator[Callable[[str, int, int, str], None]]:
     """A progress bar on a terminal, nothing elsewhere.
+
+    Args:
+        shown: False where what is printed tells by itself how far it is.
 
     Yields:
         A function to tell what is being done, how much is done, of how much, and how it goes.
@@ -60,18 +64,20 @@ def progress_bar() -> Iterator[Callable[[str, int, int, str], None]]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True)),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    hidden = not (shown and console.is_terminal)
+    with Progress(*columns, console=console, disable=hidden, expand=True) as bar:
         tasks: dict[str, Any] = {}
 
         def report(name: str, done: int, total: int, note: str) -> None:
@@ -221,7 +227,10 @@ def csv_lines(
 ) -> Iterator[str]:
     """A header, then one line a recording, or one a segment if asked for."""
     time = ["start_seconds"] if segments else []
-    yield _row(["path", *time, "label", "probability", *classes, "duration_seconds", "flags"])
+    before, behind = ["path", *time, "label", "probability"], ["duration_seconds", "flags"]
+    taken = {*before, *behind}
+    names = [f"probability of {name}" if name in taken else name for name in classes]
+    yield _row([*before, *names, *behind])
     for prediction in predictions:
         tail = [f"{prediction.duration_seconds:.3f}", " ".join(prediction.flags)]
         if not segments:

@@ -1,6 +1,6 @@
 """One clip taken apart, as figures and as one HTML page. Computes nothing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -52,7 +52,12 @@ class Picture:
 
 
 def render_explanation(
-    explanation: ClipExplanation, figures: Mapping[str, Draw], *, name: str, model: str
+    explanation: ClipExplanation,
+    figures: Mapping[str, Draw],
+    *,
+    name: str,
+    model: str,
+    notes: Sequence[str] = (),
 ) -> str:
     """The page of one clip: the answer, the sound, and how the one came from the other.
 
@@ -61,6 +66,7 @@ def render_explanation(
         figures: what :func:`explanation_figures` makes of it.
         name: what the clip is called.
         model: what the model is called.
+        notes: what prediction says is unusual about it, in sentences.
     """
     config = explanation.config
     ranked = sorted(enumerate(explanation.probabilities.tolist()), key=lambda pair: -pair[1])
@@ -71,6 +77,7 @@ def render_explanation(
         config=config,
         name=name,
         model=model,
+        notes=notes,
         shares=[(config.classes[i], p, class_colour(i)) for i, p in ranked[:MAX_CLASSES]],
         colour=class_colour(config.classes.index(explanation.label)),
         seconds=explanation.n_samples / config.sample_rate,
@@ -81,7 +88,12 @@ def render_explanation(
 
 
 def write_explanation(
-    folder: str | Path, explanation: ClipExplanation, *, name: str, model: str = ""
+    folder: str | Path,
+    explanation: ClipExplanation,
+    *,
+    name: str,
+    model: str = "",
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write the figures of a clip as PNG and SVG, and the page that shows them.
 
@@ -90,6 +102,7 @@ def write_explanation(
         explanation: of the clip.
         name: what the clip is called.
         model: what the model is called.
+        notes: what prediction says is unusual about it, in sentences.
 
     Returns:
         The page's path.
@@ -98,7 +111,7 @@ def write_explanation(
     for key, draw in figures.items():
         save_figure(draw(WIDE), Path(folder) / key)
     page = Path(folder) / PAGE_FILE
-    write_text(page, render_explanation(explanation, figures, name=name, model=model))
+    write_text(page, render_explanation(explanation, figures, name=name, model=model, notes=notes))
     return page
 
 

@@ -45,6 +45,7 @@ def render_report(
     best = metrics.get("best_epoch")
     curves = [result_charts.learning(history, name, best) for name in ("loss", "accuracy")]
     values["learning"] = [curve for curve in curves if curve]
+    values["tried"] = any("validation_loss" in row for row in history)
     values["stacks"] = layer_cards.stacks(explanations)
     return render("report.html", metrics=metrics, title=title, sample_rate=rate, **values)
 
