@@ -105,8 +105,10 @@ def check_json(path: Path | None, *read: Path | None, models: Sequence[str | Non
     if path is not None:
         places = [place for place in read if place is not None]
         check_out(path, read=places, models=[m for m in models if m], overwrite=True)
-        if path.exists() and path.read_bytes()[:1] not in (b"", b"{", b"["):
-            raise UsageError(f"{path} exists and is no JSON: give another name")
+        if path.exists():
+            with path.open("rb") as file:
+                if file.read(1) not in (b"", b"{", b"["):
+                    raise UsageError(f"{path} exists and is no JSON: give another name")
 
 
 def check_out(
