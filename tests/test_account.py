@@ -61,6 +61,13 @@ def test_mistakes_are_all_listed_the_surest_first_with_calibrated_probabilities(
     np.testing.assert_allclose([row["probability"] for row in found], wanted, rtol=1e-5)
 
 
+def test_the_roc_curve_of_two_classes_is_that_of_the_second():
+    found = account(answers([-2.0, -1.0, 1.0, 2.0], [0, 1, 0, 1]), Calibration())["roc"]
+    assert list(found) == ["dog"]
+    points = zip(*found["dog"].values(), strict=True)
+    assert {(0.0, 0.5), (0.5, 0.5), (0.5, 1.0)} <= set(points)
+
+
 def test_a_majority_of_segments_is_counted_beside_the_mean():
     heard = answers([0.0], [1])
     logits, ones = np.float32([[1], [1], [-9]]), np.ones(3, np.float32)

@@ -80,20 +80,27 @@ def test_the_time_of_a_step_of_the_ladder_is_added_up(tones_folder, monkeypatch)
             on_step(None)
 
     monkeypatch.setattr(budget, "learn", learn)
-    choice = choose(
-        decoded,
-        range(len(decoded.clips)),
-        settings=TrainingConfig(steps_per_epoch=50),
-        budget_seconds=0.1,
-        spent_seconds=7.0,
-        progress=silent,
-    )
+
+    def bought(seconds: float) -> Choice:
+        now[0] = 100.0
+        return choose(
+            decoded,
+            range(len(decoded.clips)),
+            settings=TrainingConfig(steps_per_epoch=50),
+            budget_seconds=seconds,
+            spent_seconds=7.0,
+            progress=silent,
+        )
+
+    choice = bought(0.1)
     sound = sum(map(len, decoded.waveforms)) / decoded.sample_rate
     fixed = 7 + (now[0] - 100) + budget.CLOSING_SECONDS + budget.CLOSING_SHARE * sound
     first, second, *_ = choice.chosen, *choice.more
     assert sound > 10
     assert first.seconds == pytest.approx(fixed + 5 + first.epochs * 50 * 0.01)
     assert second.seconds == pytest.approx(fixed + 5 + second.epochs * 50 * 0.01)
+    assert bought(second.seconds - 0.01).chosen.epochs == first.epochs
+    assert bought(second.seconds + 0.01).chosen.epochs == second.epochs
 
 
 def test_what_is_bought_for_more_classes_has_more_epochs(tones_folder, monkeypatch):

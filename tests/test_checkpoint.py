@@ -1,5 +1,6 @@
 """Model files: the same bytes for the same model, and no change that goes unnoticed."""
 
+import hashlib
 import json
 import pickle
 
@@ -115,6 +116,22 @@ def absurd_config() -> bytes:
     return checkpoint.pack(model().tensors, {"format_version": 1, "config": config})
 
 
+def sealed(document: str, *, entry: str = "stapes") -> bytes:
+    """A file with a good checksum, whatever its metadata is."""
+    zeros = "0" * 64
+    content = safetensors.numpy.save(
+        {"x": np.zeros(1, np.float32)}, {entry: document.replace("SUM", f'"checksum": "{zeros}"')}
+    )
+    found = hashlib.sha256(content).hexdigest()
+    assert content.count(zeros.encode()) == 1
+    return content.replace(zeros.encode(), found.encode())
+
+
+def classes_that_are_numbers() -> bytes:
+    config = plain(CONFIG) | {"classes": [1, 2]}
+    return checkpoint.pack(model().tensors, {"format_version": 1, "config": config})
+
+
 def plain(config: ModelConfig) -> dict:
     return json.loads(json.dumps(checkpoint.as_dict(config)))
 
@@ -139,6 +156,17 @@ FORGED = [
     ("weights that overflow", overflowing, "do not fit.*not finite"),
     ("a history that is none", told_of_in_a_list, "do not fit.*about"),
     ("a configuration out of range", absurd_config, "do not fit"),
+    ("classes that are numbers", classes_that_are_numbers, "do not fit.*classes"),
+    ("no metadata of ours", lambda: sealed("{SUM}", entry="other"), "forged"),
+    ("metadata in a list", lambda: sealed("[{SUM}]"), "forged"),
+    ("metadata that is no JSON", lambda: sealed("{SUM"), "forged"),
+    (
+        "deep metadata",
+        lambda: sealed("{SUM, " + '"x": ' + "[" * 100_000 + "]" * 100_000 + "}"),
+        "forged",
+    ),
+    ("a format that is true", lambda: sealed('{SUM, "format_version": true}'), "format is True"),
+    ("a format below 1", lambda: sealed('{SUM, "format_version": -5}'), "format is -5"),
 ]
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stapes import native
 from stapes.config import PRESETS, ModelConfig, preset_sizes
 from stapes.engine import FoldedNetwork
 from stapes.levels import LEVEL_STEP_DB, Levels, levels, stretches
@@ -74,6 +75,31 @@ def test_every_segment_is_in_a_stretch_of_its_gain(scales, overlapping, most):
     np.testing.assert_array_equal(gains[places], given.scales)
     assert len(np.unique(places)) == n
     assert at.max() <= starts[-1]
+
+
+def test_segments_that_share_nothing_are_in_two_stretches():
+    zeros = np.zeros(9, np.float32)
+    scales = np.float32([1, 2, 2, 2, 1, 2, 2, 2, 1])  # those of 1 are four hops apart
+    for length, wanted in ((40, [1, 1, 1]), (41, [9])):
+        given = Levels(zeros, scales, zeros)
+        found, _ = stretches(
+            10 * np.arange(9), given, hop_length=10, segment_length=length, most=40
+        )
+        assert found.counts[found.scales == 1].tolist() == wanted
+
+
+def test_levels_that_are_ignored_are_alike_bit_for_bit():
+    found = Levels(np.float32([-1, 1]), np.float32([2, 3]), np.ones(2, np.float32)).ignored()
+    assert found.offsets.tobytes() == bytes(8)
+    assert found.scales.tolist() == [1, 1]
+
+
+@pytest.mark.skipif(not native.available(), reason="the kernels are not built")
+def test_memory_is_kept_for_few_hops():
+    waveform, listening = uneven(3), network("classic")
+    for hop in range(1024, 11 * 1024, 1024):
+        listening.listen(waveform, np.arange(0, 32_000, hop), hop_length=hop)
+    assert len(listening._listener._listeners) <= native.MOST_LISTENERS
 
 
 def test_one_gain_makes_as_few_stretches_as_may_be():

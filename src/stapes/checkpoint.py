@@ -30,7 +30,10 @@ from stapes.profile import TrainingProfile
 FORMAT_VERSION = 1
 MODEL_FILE = "model.safetensors"
 MAX_BYTES = 64 * 2**20
-"""No model of the family comes near this size; larger files are refused unread."""
+"""No preset comes near this size; larger files are refused unread."""
+
+_FORGED = (LookupError, TypeError, ValueError, RecursionError)
+"""What reading metadata may raise that somebody made up."""
 
 _NO_CHECKSUM = "0" * 64
 _CHECKSUM = re.compile(rb'\\"checksum\\": \\"([0-9a-f]{64})\\"')
@@ -91,10 +94,13 @@ def unpack(content: bytes, *, name: str) -> tuple[Tensors, dict[str, Any]]:
         raise ModelFileError(f"{name}: damaged (checksum differs); copy or train it again")
     try:
         tensors = safetensors.numpy.load(content)
-    except safetensors.SafetensorError as error:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = json.loads(header["__metadata__"]["stapes"])
+        if not isinstance(metadata, dict):
+            raise TypeError("its metadata is no object")
+    except (safetensors.SafetensorError, *_FORGED) as error:
         raise ModelFileError(f"{name}: forged or of another kind ({error})") from error
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return tensors, json.loads(header["__metadata__"]["stapes"])
+    return tensors, metadata
 
 
 def save(path: str | Path, model: Model) -> None:
@@ -120,7 +126,9 @@ def load(path: str | Path) -> Model:
     if "identity" in metadata:
         raise ModelFileError(f"{path}: the state of a training: give its model.safetensors")
     version = metadata.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if type(version) is not int or version < 1:
+        raise ModelFileError(f"{path}: forged or of another kind (its format is {version!r})")
+    if version > FORMAT_VERSION:
         raise ModelFileError(
             f"{path}: format {version} is newer than {FORMAT_VERSION}, the newest this version"
             " of stapes reads; upgrade stapes"
@@ -143,7 +151,8 @@ def load(path: str | Path) -> Model:
 
 def _config(values: Any) -> ModelConfig:
     """JSON has lists where a configuration has tuples."""
-    if not isinstance(values, dict) or not isinstance(values.get("classes"), list):
+    classes = values.get("classes") if isinstance(values, dict) else None
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"config is {values!r}")
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return ModelConfig(**given)

@@ -25,7 +25,7 @@ NORMALISATION_EPSILON = 1e-3
 """Added to the variance in batch normalisation; Keras' default, which the notebook used."""
 
 BATCH = 64
-"""Segments that go through the network together: bounds the memory, not the result."""
+"""Segments that go through the network together where each has memory of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class SegmentOutputs:
         logits: [N, n_outputs].
         none: logits of "none of the classes" [N], minus infinity where the network has none.
         peaks: highest magnitude of each [N].
-        n_samples: length of the recording.
+        n_samples: length of the recording, or of what of it was heard so far.
     """
 
     starts: NDArray[np.int64]
@@ -367,7 +367,7 @@ def _within_one(samples: NDArray[Any]) -> Waveform:
         end = int(limits.max) + 1
         middle = (end + int(limits.min)) // 2
         samples = (samples.astype(np.float64) - middle) / (end - middle)
-    return samples.astype(np.float32, copy=False)
+    return np.ascontiguousarray(samples, np.float32)
 
 
 def load(model: str | Path) -> Classifier:

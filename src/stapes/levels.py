@@ -44,7 +44,7 @@ class Levels:
 
     def ignored(self) -> Self:
         """Levels of segments that the network hears as they are."""
-        return replace(self, offsets=0 * self.offsets, scales=0 * self.scales + 1)
+        return replace(self, offsets=np.zeros_like(self.offsets), scales=np.ones_like(self.scales))
 
     def apply(self, segments: Waveform) -> Waveform:
         """Segments as the network hears them: [N, T] -> [N, T]."""
@@ -144,7 +144,7 @@ def stretches(
     _, kinds = np.unique(gains, return_inverse=True)
     order = np.argsort(kinds, kind="stable")  # by gain, and then by time
     gap = -(-segment_length // hop_length)
-    ends_here = (np.diff(kinds[order]) != 0) | (np.diff(order) > gap)
+    ends_here = (np.diff(kinds[order]) != 0) | (np.diff(order) >= gap)
     firsts, counts, of_run, picked, n_before = [], [], [], [], 0
     for run in np.split(order, np.flatnonzero(ends_here) + 1):
         first, n = int(run[0]), int(run[-1]) + 1 - int(run[0])

@@ -230,6 +230,10 @@ class Stretches:
         return cls(starts, np.ones(len(starts), np.int64), zeros, zeros + 1)
 
 
+MOST_LISTENERS = 4
+"""Hops and numbers of threads for which a network keeps memory."""
+
+
 class Listener:
     """Blocks with normalisation folded in, then the mean over time, for one network.
 
@@ -255,6 +259,7 @@ class Listener:
         self._weights = tuple(map(_plain, kernels)), tuple(map(_plain, biases))
         self._strides, self._segment_length = list(strides), segment_length
         self._listeners: dict[tuple[int, int], Any] = {}
+        self._shares: bool | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The weights; memory is found anew."""
@@ -308,14 +313,19 @@ class Listener:
         return pooled
 
     def _share(self) -> bool:
-        return bool(self._at(0, 1).shares())
+        if self._shares is None:
+            self._shares = bool(self._at(0, 1).shares())
+        return self._shares
 
     def _at(self, hop_length: int, n_threads: int) -> Any:
         """Memory for a hop (0 where every segment stands alone) and a number of threads."""
         key = hop_length, n_threads
-        if key not in self._listeners:
+        listener = self._listeners.get(key)
+        if listener is None:
+            for old in list(self._listeners)[: 1 - MOST_LISTENERS]:
+                self._listeners.pop(old, None)
             kernels, biases = self._weights
-            self._listeners[key] = _native.Listener(
+            listener = self._listeners[key] = _native.Listener(
                 self._segment_length,
                 [len(k) for k in kernels],
                 [k.shape[2] for k in kernels],
@@ -325,7 +335,7 @@ class Listener:
                 self.most(hop_length) if hop_length else 1,
                 n_threads,
             )
-        return self._listeners[key]
+        return listener
 
 
 def describe(
