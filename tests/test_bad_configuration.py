@@ -7,7 +7,7 @@ import re
 import pytest
 
 from stapes import checkpoint, runs
-from stapes.config import ModelConfig, TrainingConfig
+from stapes.config import MOST, ModelConfig, TrainingConfig
 from stapes.errors import UsageError
 
 TRAIN = "train {tones} --out {new}"
@@ -206,6 +206,24 @@ def test_the_loudest_noise_is_not_below_the_quietest():
 def test_every_number_of_a_network_has_a_range(field, value):
     with pytest.raises(UsageError, match=rf"{field} is .*: give a (whole )?number from .* to"):
         ModelConfig(("a", "b"), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "name"),
+    [
+        ({"n_filters": 256, "kernel_size": 255}, "n_parameters"),
+        ({"n_filters": 256, "stride": 1, "segment_length": 100_000}, "n_multiply_adds"),
+        ({"segment_length": 10_000_000}, "n_values"),
+    ],
+)
+def test_a_network_may_not_take_more_than_there_is(sizes, name):
+    with pytest.raises(UsageError, match=f"{name} of the network is .*: it must be at most"):
+        ModelConfig(("a", "b"), **sizes)
+
+
+def test_the_largest_networks_can_be_saved():
+    with_statistics = 2 * MOST["n_parameters"]
+    assert 4 * with_statistics <= checkpoint.MAX_BYTES
 
 
 @pytest.mark.parametrize("classes", [(), ("a",), ("a", "a")])

@@ -48,6 +48,19 @@ def test_what_the_network_hears_is_near_rms_1():
     assert len(np.unique(given.scales)) < 8
 
 
+@pytest.mark.parametrize("length", [1000, 999, 16_000])
+def test_a_huge_sample_changes_the_level_of_its_own_segments_alone(length):
+    waveform = uneven(4, seed=length)
+    starts = segment_starts(len(waveform), segment_length=length, hop_length=500)
+    without = levels(waveform, starts, segment_length=length)
+    waveform[20_000] = 2.0**31
+    given = levels(waveform, starts, segment_length=length)
+    elsewhere = (starts > 20_000) | (starts + length <= 20_000)
+    assert 0 < elsewhere.sum() < len(starts)
+    np.testing.assert_array_equal(given.offsets[elsewhere], without.offsets[elsewhere])
+    np.testing.assert_array_equal(given.scales[elsewhere], without.scales[elsewhere])
+
+
 @pytest.mark.parametrize("constant", [0.0, 0.5, -1.0])
 def test_silence_and_constants_stay_small(constant):
     given = levels(np.full(2_000, constant, np.float32), np.array([0, 500]), segment_length=1000)

@@ -15,6 +15,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stapes.config import is_number
+
 COVERAGE = 0.95
 """Share of the recordings of the classes that is to be accepted."""
 
@@ -61,10 +63,10 @@ class Acceptance:
         Raises:
             ValueError: a coverage or a threshold that is none.
         """
-        if not _is_number(self.coverage) or not 0 < self.coverage < 1:
+        if not is_number(self.coverage) or not 0 < self.coverage < 1:
             raise ValueError(f"coverage is {self.coverage!r}: it must be above 0 and below 1")
         for name, threshold in self.thresholds.items():
-            if not _is_number(threshold) or not 0 <= threshold <= 1:
+            if not is_number(threshold) or not 0 <= threshold <= 1:
                 raise ValueError(f"threshold of {name} is {threshold!r}: it must be from 0 to 1")
 
     @property
@@ -187,7 +189,3 @@ def _threshold(judged: Judged, coverage: float) -> float:
     below = np.concatenate([[0.0], np.cumsum(weights[order])[:-1]])  # of each and all before it
     n_allowed = int(np.sum(below + 1 / (len(names) + 1) <= 1 - coverage + ROUNDING))
     return float(judged.scores[order[n_allowed - 1]])
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

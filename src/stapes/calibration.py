@@ -15,6 +15,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stapes.config import is_number
+
 Shares = NDArray[np.floating[Any]]
 
 LOWEST, HIGHEST = 0.05, 20.0
@@ -48,7 +50,7 @@ class Calibration:
             ValueError: one is no number, or out of range.
         """
         for name, value in self.as_dict().items():
-            if not _is_number(value) or not LOWEST <= value <= HIGHEST:
+            if not is_number(value) or not LOWEST <= value <= HIGHEST:
                 raise ValueError(f"{name} is {value!r}: it must be from {LOWEST:g} to {HIGHEST:g}")
 
     def as_dict(self) -> dict[str, float]:
@@ -213,7 +215,3 @@ def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return shares
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -14,6 +14,10 @@ QUIETEST_NOISE_DB = -50.0
 """Lower end of the level of noise that is added in training, against the segment."""
 
 
+MOST = {"n_parameters": 2**23, "n_multiply_adds": 2**34, "n_values": 2**25}
+"""What a network may take: files of 32 MB, about a second a segment, and 128 MB for a block."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """One network of the family: blocks of convolution, normalisation and ReLU.
@@ -53,7 +57,8 @@ class ModelConfig:
         """Check every number against its range.
 
         Raises:
-            UsageError: a number out of range, or fewer than two distinct classes.
+            UsageError: a number out of range, fewer than two distinct classes, or a network that
+                takes too much.
         """
         _check_range(self, "n_layers", 1, 16)
         _check_ranges(self, "n_filters", 1, 256)
@@ -65,6 +70,12 @@ class ModelConfig:
         _check_switch(self, "normalise")
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise UsageError(f"classes is {list(self.classes)}: give at least two distinct names")
+        for name, most in MOST.items():
+            if (found := getattr(self, name)) > most:
+                raise UsageError(
+                    f"{name} of the network is {found:,}: it must be at most {most:,}; give shorter"
+                    " segments, fewer or shorter filters, or longer strides"
+                )
 
     @property
     def n_outputs(self) -> int:
@@ -144,6 +155,11 @@ class ModelConfig:
         """Of the blocks' convolutions, for one segment."""
         frames = zip(self.layer_lengths[1:], self.kernel_shapes, strict=True)
         return sum(length * math.prod(shape) for length, shape in frames)
+
+    @property
+    def n_values(self) -> int:
+        """Of the largest block's activations, for one segment."""
+        return max(map(math.prod, zip(self.layer_lengths, (1, *self.channels), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,11 +349,16 @@ def _check_ranges(config: ModelConfig, name: str, low: int, high: int) -> None:
         )
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value, of JSON perhaps, is a finite number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _check_range(config: Any, name: str, low: float, high: float) -> None:
     value = getattr(config, name)
     integer = isinstance(low, int) and isinstance(high, int)
-    right_type = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool)
-    if not right_type or not math.isfinite(value) or not low <= value <= high:
+    right_type = is_number(value) and (isinstance(value, int) or not integer)
+    if not right_type or not low <= value <= high:
         kind = "a whole number" if integer else "a number"
         raise UsageError(f"{name} is {value!r}: give {kind} from {low} to {high}")
 

@@ -103,10 +103,21 @@ class _Blocks:
 
 
 def _running(values: Array64, begins: NDArray[np.int64], count: int) -> Array64:
-    """Sums of ``count`` values from each beginning on: [M] -> [N]."""
-    before = np.concatenate([[0.0], np.cumsum(values)])
-    sums: Array64 = before[begins + count] - before[begins]
-    return sums
+    """Sums of ``count`` values from each beginning on, and of no others: [M] -> [N].
+
+    They are put together from sums of 1, 2, 4, ... neighbours, for differences of sums that run
+    on would carry what is rounded of one huge value to all behind it.
+    """
+    sums: Array64 = np.zeros(len(begins))
+    width = 1
+    while True:
+        if count & width:
+            sums += values[begins]
+            begins = begins + width
+        if 2 * width > count:
+            return sums
+        values = values[:-width] + values[width:]
+        width *= 2
 
 
 def _highest(

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stapes.config import is_number
 from stapes.segments import Waveform
 
 FRAME_SECONDS = 0.016
@@ -337,8 +338,6 @@ def _bandwidth_hz(power: NDArray[np.float32], edges_hz: NDArray[np.float64]) -> 
 
 def _numbers(values: Mapping[str, Any], name: str) -> tuple[float, ...]:
     found = values[name]
-    if not isinstance(found, list | tuple) or not all(
-        isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in found
-    ):
+    if not isinstance(found, list | tuple) or not all(map(is_number, found)):
         raise ValueError(f"{name} is {found!r}: a list of numbers is wanted")
     return tuple(found)
