@@ -182,7 +182,14 @@ def test_silence_and_constants_have_finite_answers(classifier, level, vote):
     prediction = classifier.predict(np.full(40_000, level, np.float32), vote=vote)
     assert np.isfinite(prediction.segment_probabilities).all()
     assert sum(prediction.probabilities.values()) == pytest.approx(1)
-    assert prediction.accepted == (level > 0)  # silence is of no class, whatever the thresholds
+    assert not prediction.accepted  # of no class, whatever the thresholds
+
+
+def test_segments_that_hold_a_constant_have_no_vote(classifier):
+    wave = tone("low", seed=3, seconds=1.0)
+    constant = np.full(2 * RATE, np.abs(wave).max(), np.float32)
+    followed = classifier.predict(np.append(wave, constant), hop=1.0)
+    assert followed.probabilities == pytest.approx(classifier.predict(wave).probabilities)
 
 
 @pytest.mark.parametrize("label", ["low", "high"])

@@ -45,7 +45,7 @@ class SegmentOutputs:
         starts: first sample of each [N].
         logits: [N, n_outputs].
         none: logits of "none of the classes" [N], minus infinity where the network has none.
-        peaks: highest magnitude of each [N].
+        peaks: highest magnitude of each, 0 of silence and constants [N].
         n_samples: length of the recording, or of what of it was heard so far.
     """
 

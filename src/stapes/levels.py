@@ -35,7 +35,7 @@ class Levels:
     Attributes:
         offsets: [N].
         scales: [N].
-        peaks: highest magnitude of each, as recorded [N].
+        peaks: highest magnitude of each, as recorded, but 0 of silence and constants [N].
     """
 
     offsets: NDArray[np.float32]
@@ -98,7 +98,7 @@ class _Blocks:
         steps = np.round(20 * np.log10(rms) / LEVEL_STEP_DB)
         level = 10 ** (steps * (LEVEL_STEP_DB / 20))
         offsets = np.round(means / (OFFSET_STEP * level)) * OFFSET_STEP * level + 0.0  # no -0.0
-        peaks = _highest(self.peaks, begins, count)
+        peaks = np.where(power > SILENCE_RMS**2, _highest(self.peaks, begins, count), np.float32(0))
         return Levels(offsets.astype(np.float32), (1 / level).astype(np.float32), peaks)
 
 
