@@ -314,6 +314,9 @@ CASES: dict[str, tuple[Callable[[Path], None], Outcome]] = {
     "40 an empty class": (empty_class, Error(("without recordings (bird)",))),
     "40 a class with nothing that can be read": (
         spoil_class, Error(("nothing of class dog can be read", "first skipped: dog/0.wav"))),
+    "40 a class with nothing that can be read, and a bad file elsewhere": (
+        lambda root: [make(root) for make in (spoil_class, write_text("cat/0.wav"))] and None,
+        Error(("nothing of class dog can be read", "first skipped: dog/0.wav"))),
     "40 a class with one clip": (one_clip, Error(("class dog has clips of 1 source",))),
     "41 the same audio in train and test": (
         leak, Read(("test/cat/copy.wav",), "THE SAME AUDIO IS IN TRAIN AND TEST 1 time(s)")),

@@ -254,8 +254,14 @@ def test_a_damaged_member(tmp_path, esc10_zip):
 
 
 def test_an_archive_that_is_not_there(tmp_path):
-    with pytest.raises(StapesError, match="no such archive"):
+    with pytest.raises(StapesError, match=r"No such file or directory\): give a zip archive"):
         fetch("esc10", out=tmp_path / "data", archive=tmp_path / "none.zip")
+
+
+def test_a_folder_is_no_archive(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StapesError, match=r"/folder: cannot be read .*: give a zip archive"):
+        fetch("esc10", out=tmp_path / "data", archive=tmp_path / "folder")
 
 
 def test_an_existing_folder_is_left_alone(tmp_path, esc10_zip):

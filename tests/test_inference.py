@@ -338,6 +338,12 @@ def test_wrong_arrays_are_a_programmers_mistake(classifier, array):
         classifier.predict(array)
 
 
+@pytest.mark.parametrize("source", [[0.1, 0.2], None, 3])
+def test_what_is_no_recording_at_all_is_a_programmers_mistake(classifier, source):
+    with pytest.raises(ValueError, match=r"the source is a .*: give a path"):
+        classifier.predict(source)
+
+
 @pytest.mark.parametrize("rate", [0, -16_000, math.nan, math.inf])
 def test_impossible_rates_are_a_programmers_mistake(classifier, rate):
     with pytest.raises(ValueError, match="sample_rate"):

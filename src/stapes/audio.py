@@ -8,6 +8,7 @@ compared with what the container promised.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -204,8 +205,10 @@ def open_stream(
 
     Raises:
         AudioError: no audio in it that can be vouched for.
-        ValueError: a number out of range.
+        ValueError: a number out of range, or a source that is neither.
     """
+    if not isinstance(source, str | PathLike | bytes):
+        raise ValueError(f"the source is a {type(source).__name__}: give a path, or a file's bytes")
     if sample_rate < 1 or not block_seconds > 0:
         raise ValueError(f"sample_rate {sample_rate} and block_seconds {block_seconds}: above 0")
     end = math.inf if end_seconds is None else end_seconds

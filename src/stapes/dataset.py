@@ -223,6 +223,8 @@ def _check_classes(
     left = sorted({clip.label for clip in clips if not training or not is_negative(clip.label)})
     lost = sorted(set(filterfalse(is_negative, dataset.classes)) - set(left))
     where = printable(str(dataset.root))
+    of_lost = {clip.name for clip in dataset.clips if clip.label in lost}
+    skipped = sorted(skipped, key=lambda skip: skip.name not in of_lost)
     first = f"; first skipped: {_told(skipped[0])}" if skipped else ""
     if not left and not lost:
         raise DataError(f"{where}: nothing of a class{beside_negatives(dataset.classes)}{first}")

@@ -153,8 +153,12 @@ def _opened(
         raise StapesError(
             f"{printable(str(archive))}: not a whole zip archive ({error}): download it again"
         ) from error
-    except FileNotFoundError as error:
-        raise StapesError(f"{printable(str(archive))}: no such archive") from error
+    except OSError as error:
+        if error.filename != str(path):
+            raise
+        raise StapesError(
+            f"{printable(str(archive))}: cannot be read ({error.strerror}): give a zip archive"
+        ) from error
     finally:
         downloaded.unlink(missing_ok=True)
 

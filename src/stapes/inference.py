@@ -280,7 +280,8 @@ class Classifier:
         Raises:
             AudioError: no audio that can be vouched for.
             UsageError: a hop out of range.
-            ValueError: a waveform that is not one-dimensional, real and finite, or at no rate.
+            ValueError: a waveform that is not one-dimensional, real and finite, at no rate, or
+                something else than one.
         """
         hop_length = self.hop_length(hop)
         if isinstance(source, np.ndarray):
