@@ -234,3 +234,14 @@ def test_segments_that_are_not_normalised_are_left_alone():
     vary = Augmenter(config, TrainingConfig(), rng=np.random.default_rng(0))
     segments, targets = vary(batch(), one_hot(), step=0, rng=np.random.default_rng(0))
     assert torch.equal(segments, batch()) and np.array_equal(targets, one_hot())
+
+
+def test_one_noise_in_eight_is_rumble_and_others_slope_gently():
+    colours = augment.noise_colours(20_000, np.random.default_rng(0))
+    rise = np.polyfit(np.linspace(0, 1, colours.shape[1]), colours.T, 1)[0]
+    uncertain = 6.0 / np.sqrt(np.square(np.linspace(-0.5, 0.5, colours.shape[1])).sum())  # of a fit
+    assert uncertain == pytest.approx(6.5, abs=0.2)
+    assert np.mean(rise < -30) == pytest.approx(0.125 + 0.06, abs=0.02)
+    assert np.mean(rise < -60) == pytest.approx(0.125 / 2, abs=0.01)
+    assert rise.mean() == pytest.approx(-60 / 8 - 12 * 7 / 8, abs=0.5)
+    assert np.quantile(rise, 0.999) < 6 + 4 * uncertain

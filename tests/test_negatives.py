@@ -93,3 +93,31 @@ def test_envelopes_are_of_many_kinds():
     spread = found.std(axis=1) / np.maximum(found.mean(axis=1), 1e-9)
     assert 0.1 < np.mean(spread < 1e-3) < 0.35  # flat, a fifth or so
     assert np.mean(spread > 1) > 0.1  # pulses
+
+
+def test_pulses_die_away_in_1_to_80_milliseconds():
+    points = envelopes(segments(2_000), sample_rate=RATE, rng=np.random.default_rng(4))
+    spacing = negatives.CONTROL_LENGTH / RATE
+    decays = []
+    for row in points[points.min(axis=1) < 0.01 * points.max(axis=1)].astype(np.float64):
+        ratios = row[1:] / np.maximum(row[:-1], 1e-6 * row.max())
+        alone = np.sort(ratios[row[1:] > 1e-4 * row.max()])[:10]  # where no new pulse comes
+        if len(alone) == 10 and alone[-1] < 1 and np.ptp(alone) < 1e-4:
+            decays.append(-spacing / np.log(alone[0]))
+    assert len(decays) > 100
+    assert 0.00099 < min(decays) < 0.0012
+    assert 0.05 < max(decays) < 0.081
+    assert 0.003 < np.median(decays) < 0.009  # even in log, but long ones often overlap
+
+
+def test_borrowed_envelopes_are_those_of_other_segments():
+    n, length = 64, 16_000
+    given = np.zeros((n, length), np.float32)
+    for i, row in enumerate(given):
+        row[250 * i : 250 * i + 50] = 1.0
+    points = envelopes(given, sample_rate=RATE, rng=np.random.default_rng(5))
+    rises = np.maximum(np.diff(points, axis=1), 0)
+    places = rises.argmax(axis=1) * negatives.CONTROL_LENGTH // 250
+    single = rises.max(axis=1) > 0.3 * rises.sum(axis=1)  # of one burst alone
+    assert single.sum() > 5
+    assert np.mean(places[single] == np.flatnonzero(single)) < 0.3
