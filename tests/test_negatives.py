@@ -117,7 +117,7 @@ def test_borrowed_envelopes_are_those_of_other_segments():
         row[250 * i : 250 * i + 50] = 1.0
     points = envelopes(given, sample_rate=RATE, rng=np.random.default_rng(5))
     rises = np.maximum(np.diff(points, axis=1), 0)
-    places = rises.argmax(axis=1) * negatives.CONTROL_LENGTH // 250
+    places = (rises.argmax(axis=1) + 1) * negatives.CONTROL_LENGTH // 250
     single = rises.max(axis=1) > 0.3 * rises.sum(axis=1)  # of one burst alone
     assert single.sum() > 5
     assert np.mean(places[single] == np.flatnonzero(single)) < 0.3
