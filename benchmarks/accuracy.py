@@ -141,7 +141,7 @@ def chart(name: str, found: Mapping[str, Any]) -> Figure:
         _name(axes, parameters, accuracy, other)
     _levels(axes, name, found)
     axes.set_xscale("log")
-    widest = 3e8 if PUBLISHED[name] else 1e6
+    widest = 5e8 if PUBLISHED[name] else 1e6
     axes.set_xlim(1e3, widest)
     ticks = {text: value for text, value in TICKS.items() if value <= widest}
     axes.set_xticks(list(ticks.values()), list(ticks))
@@ -172,10 +172,10 @@ def _name(axes: Axes, x: float, y: float, text: str, *, bold: bool = False) -> N
     axes.annotate(
         text,
         (x, y),
-        (8, -4),
+        (8, -4 if bold else 0),
         textcoords="offset points",
         size=8,
-        va="top",
+        va="top" if bold else "center",
         weight="bold" if bold else "normal",
         color=INK if bold else MUTED,
     )
