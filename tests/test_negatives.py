@@ -121,3 +121,9 @@ def test_borrowed_envelopes_are_those_of_other_segments():
     single = rises.max(axis=1) > 0.3 * rises.sum(axis=1)  # of one burst alone
     assert single.sum() > 5
     assert np.mean(places[single] == np.flatnonzero(single)) < 0.3
+
+
+def test_tones_of_low_rates_are_not_folded_back():
+    tones = negatives._tones(200, 1_000, sample_rate=1_000, rng=np.random.default_rng(2))
+    strongest = np.square(np.abs(np.fft.rfft(tones))).argmax(axis=1)  # Hz, a bin each
+    assert np.median(strongest) < 150  # the middle of 40 to 250 Hz in log is 100

@@ -25,7 +25,8 @@ LOWEST_SHARE = 1 / 256
 """Below this share of half the sample rate (31 Hz at 16 kHz) sloping noise is flat."""
 
 TONE_HZ = (40.0, 3000.0)
-"""Range of a tone's pitch in the middle of a segment, uniform in log frequency."""
+"""Range of a tone's pitch in the middle of a segment, uniform in log frequency; at low rates it ends
+at a quarter of the sample rate."""
 
 TONE_SHARES, TONE_ODDS = (0.0, 0.5, 1.0), (0.6, 0.2, 0.2)
 """Shares of the power that is tone, the rest being noise, and how likely each is."""
@@ -113,7 +114,8 @@ def _tones(n: int, length: int, *, sample_rate: int, rng: np.random.Generator) -
     sin(p) / (1 - 2 r cos(p) + r^2).
     """
     time = (np.arange(length) - length / 2) / sample_rate
-    pitch = _log_uniform(TONE_HZ, n, rng)
+    lowest, highest = TONE_HZ
+    pitch = _log_uniform((lowest, min(highest, sample_rate / 4)), n, rng)
     glide = rng.normal(0.0, 0.5, (n, 1)) * (rng.random((n, 1)) < 0.5)  # of the pitch, a second
     rate = _uniform((3.0, 12.0), n, rng)
     depth = _uniform((0.0, 0.05), n, rng) * (rng.random((n, 1)) < 0.3)
