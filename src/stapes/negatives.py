@@ -25,8 +25,8 @@ LOWEST_SHARE = 1 / 256
 """Below this share of half the sample rate (31 Hz at 16 kHz) sloping noise is flat."""
 
 TONE_HZ = (40.0, 3000.0)
-"""Range of a tone's pitch in the middle of a segment, uniform in log frequency; at low rates up to a
-quarter of them."""
+"""Range of a tone's pitch in the middle of a segment, uniform in log frequency; at low rates up to
+a quarter of them."""
 
 TONE_SHARES, TONE_ODDS = (0.0, 0.5, 1.0), (0.6, 0.2, 0.2)
 """Shares of the power that is tone, the rest being noise, and how likely each is."""
