@@ -303,7 +303,8 @@ def test_the_validation_loss_is_that_of_training_in_which_none_has_a_share():
     state = fit(CONFIG, QUICK, training=tones(), validation=None)
     network = FoldedNetwork.fold(CONFIG, state.best)
     (waveform, *_), (target, *_) = tones(seed=1).waveforms, tones(seed=1).targets
-    segments = np.stack([waveform[start : start + 1000] for start in (0, 500, 1000, 1500)])
+    starts = [*range(0, len(waveform) - 1000, 256), len(waveform) - 1000]
+    segments = np.stack([waveform[start : start + 1000] for start in starts])
     loud = np.abs(segments).max(axis=1) >= CONFIG.gate * np.abs(waveform).max()
     logits, none = network.logits_and_none(network.prepare(segments[loud]))
     three = np.stack([np.zeros(len(none)), logits[:, 0], none], axis=1).astype(np.float64)

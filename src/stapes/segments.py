@@ -95,13 +95,3 @@ def gated_intervals(waveform: Waveform, *, segment_length: int, gate: float) -> 
     intervals = np.stack([np.maximum(first, 0), np.minimum(last, last_start) + 1], axis=1)
     kept: NDArray[np.int64] = intervals[intervals[:, 0] < intervals[:, 1]]
     return kept
-
-
-def gated_segments(
-    waveform: Waveform, *, segment_length: int, hop_length: int, gate: float
-) -> Waveform:
-    """Segments of one clip that pass the gate: [T] -> [N, segment_length], N at least 1."""
-    starts = segment_starts(len(waveform), segment_length=segment_length, hop_length=hop_length)
-    segments = cut(waveform, starts, segment_length=segment_length)
-    kept: Waveform = segments[passes_gate(peaks(segments), gate=gate)]
-    return kept

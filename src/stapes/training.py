@@ -26,9 +26,10 @@ from stapes.engine import FoldedNetwork, probabilities
 from stapes.errors import StopRequestedError, TrainingError, UsageError
 from stapes.files import write_bytes
 from stapes.generator import Examples
+from stapes.inference import segment_outputs
 from stapes.interruption import Interruption
 from stapes.model import Network
-from stapes.segments import gated_segments
+from stapes.segments import passes_gate
 from stapes.stepping import Stepper
 
 
@@ -209,20 +210,16 @@ def _end_epoch(state: State, settings: TrainingConfig, validation: Examples | No
 
 def validate(network: FoldedNetwork, validation: Examples) -> dict[str, float]:
     """Loss and accuracy over the segments, and accuracy over the clips, of unseen sources."""
+    config = network.config
     losses, right, clips_right = [], [], []
     for waveform, target in zip(validation.waveforms, validation.targets, strict=True):
-        segments = gated_segments(
-            waveform,
-            segment_length=network.config.segment_length,
-            hop_length=network.config.segment_length // 2,
-            gate=network.config.gate,
-        )
-        logits, none = network.logits_and_none(network.prepare(segments))
+        outputs = segment_outputs(network, [waveform], hop_length=config.hop_length)
+        heard = passes_gate(outputs.peaks, gate=config.gate)
+        logits, none = outputs.logits[heard], outputs.none[heard]
         learnt = probabilities(logits, none)[:, target]  # [N], as in training: "none" has a share
         losses.append(-np.log(np.maximum(learnt, 1e-12)))
-        shares = probabilities(logits)  # [N, n_classes]
-        right.append(shares.argmax(axis=1) == target)
-        clips_right.append(shares.mean(axis=0).argmax() == target)
+        right.append(probabilities(logits).argmax(axis=1) == target)
+        clips_right.append(outputs.vote(gate=config.gate).argmax() == target)
     return {
         "validation_loss": float(np.concatenate(losses).mean()),
         "validation_accuracy": float(np.concatenate(right).mean()),
