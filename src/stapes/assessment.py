@@ -59,16 +59,19 @@ def evaluate(
             data, progress, config=classifier.config, options=replace(chosen, leaks="regroup")
         )
         _check_labels(decoded, classifier, data)
-        memories = [Memory.of(classifier.model, model, progress=progress)]
+        memories = {str(model): Memory.of(classifier.model, model, progress=progress)}
         if other is not None and against is not None:
-            memories.append(Memory.of(other.model, against, progress=progress))
-        told = [warning for memory in memories for warning in memory.warnings]
+            memories[str(against)] = Memory.of(other.model, against, progress=progress)
+        told = [warning for memory in memories.values() for warning in memory.warnings]
         decoded = replace(decoded, warnings=(*decoded.warnings, *told))
-        decoded = _without_known(decoded, _known(decoded, memories, progress), chosen.leaks)
+        for name, memory in memories.items():
+            known = memory.knows(decoded, progress=progress)
+            decoded = _without_known(decoded, known, chosen.leaks, model=name)
         _check_labels(decoded, classifier, data)
         measured = measure(classifier.network, decoded.clips, decoded.waveforms, progress=progress)
         foreign = read_foreign(chosen.foreign, progress, beside=decoded)
-        learnt = _known(foreign, memories, progress)
+        answers = [memory.knows(foreign, progress=progress) for memory in memories.values()]
+        learnt = [any(row) for row in zip(*answers, strict=True)]
         foreign = strangers(foreign, known=learnt, why="the model learnt from them")
         others = measure_foreign(classifier.network, foreign.clips, foreign.waveforms)
         unheard = Measured.join([measured, others])
@@ -115,14 +118,10 @@ def _check_labels(decoded: DecodedDataset, classifier: Classifier, data: str | P
         )
 
 
-def _known(decoded: DecodedDataset, memories: Sequence[Memory], progress: Progress) -> list[bool]:
-    """For each clip, whether any of the models learnt from it."""
-    answers = [memory.knows(decoded, progress=progress) for memory in memories]
-    return [any(row) for row in zip(*answers, strict=True)]
-
-
-def _without_known(decoded: DecodedDataset, known: Sequence[bool], leaks: Leaks) -> DecodedDataset:
-    """The clips that the model did not learn from, or all of them if that is allowed.
+def _without_known(
+    decoded: DecodedDataset, known: Sequence[bool], leaks: Leaks, *, model: str
+) -> DecodedDataset:
+    """The clips that a model did not learn from, or all of them if that is allowed.
 
     Raises:
         DataError: it learnt from some, and nobody said what to do.
@@ -130,7 +129,7 @@ def _without_known(decoded: DecodedDataset, known: Sequence[bool], leaks: Leaks)
     if not any(known):
         return decoded
     names = [clip.title for clip, is_known in zip(decoded.clips, known, strict=True) if is_known]
-    told = f"the model learnt from {len(names)} of the {len(known)} recordings ({listing(names)})"
+    told = f"{model} learnt from {len(names)} of the {len(known)} recordings ({listing(names)})"
     if leaks == "allow":
         return replace(decoded, warnings=(*decoded.warnings, f"{told}; results are too good"))
     if all(known):

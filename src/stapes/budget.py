@@ -35,8 +35,8 @@ a share of the length of all recordings."""
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
-def parse_budget(text: str) -> float:
-    """Seconds of a time such as 60s, 5m or 1h.
+def parse_budget(text: str | float) -> float:
+    """Seconds of a time such as 60s, 5m or 1h; of a number it is that many.
 
     >>> parse_budget("90"), parse_budget("1.5m"), parse_budget("1h")
     (90.0, 90.0, 3600.0)
@@ -44,7 +44,7 @@ def parse_budget(text: str) -> float:
     Raises:
         UsageError: no time, or one that is not above 0.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(s|m|min|h)?\s*", text)
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(s|m|min|h)?\s*", str(text))
     seconds = float(found[1]) * _UNITS[found[2] or "s"] if found else 0.0
     if not 0 < seconds < math.inf:
         raise UsageError(f"budget is {text!r}: give a time such as 60s, 5m or 1h")

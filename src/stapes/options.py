@@ -62,6 +62,7 @@ EXTRA_OF = {
     "jinja2": "train",
     "kagglehub": "fetch",
     "matplotlib": "train",
+    "scipy": "train",
     "sklearn": "train",
     "threadpoolctl": "train",
     "torch": "train",

@@ -19,6 +19,12 @@ OPTIONAL = ("source", "fold", "start_seconds", "end_seconds")
 SPLIT_COLUMNS = ("split", "subset", "partition")
 """What other programs call the parts of a set; who has such a column should know it is not read."""
 
+OTHER_NAMES = {
+    **dict.fromkeys(("start", "begin", "onset", "begin time (s)"), "start_seconds"),
+    **dict.fromkeys(("end", "stop", "offset", "end time (s)"), "end_seconds"),
+}
+"""What other programs call columns that are read here."""
+
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """First characters that make a spreadsheet run a cell (owasp.org, "CSV Injection")."""
 
@@ -131,6 +137,7 @@ def _check_columns(
             raise DataError(f"{where}: column {name} appears twice: keep one")
         # A misspelt column would silently undo what it was written for, such as the folds.
         near = difflib.get_close_matches(name, optional, 1, cutoff=0.8)
+        near = near or [other for other in optional if other == OTHER_NAMES.get(name.lower())]
         if near and name not in known and near[0] not in columns:
             raise DataError(f"{where}: unknown column {printable(name)}: did you mean {near[0]}?")
 
