@@ -278,7 +278,7 @@ CASES: dict[str, tuple[Callable[[Path], None], Outcome]] = {
         Error((":1:", "unknown column sorce", "did you mean source"))),
     "38 times as other programs call them": (
         write_csv(*(f"{row},0,0.1" for row in ROWS), header="file_name,label,Start,End"),
-        Error((":1:", "unknown column Start", "did you mean start_seconds"))),
+        Error((":1:", "unknown column start", "did you mean start_seconds"))),
     "38 column twice": (
         write_csv(*(f"{row},x" for row in ROWS), header="file_name,label,label"),
         Error((":1:", "column label appears twice"))),

@@ -137,7 +137,7 @@ def _check_columns(
             raise DataError(f"{where}: column {name} appears twice: keep one")
         # A misspelt column would silently undo what it was written for, such as the folds.
         near = difflib.get_close_matches(name, optional, 1, cutoff=0.8)
-        near = near or [other for other in optional if other == OTHER_NAMES.get(name.lower())]
+        near = near or [other for other in optional if other == OTHER_NAMES.get(name)]
         if near and name not in known and near[0] not in columns:
             raise DataError(f"{where}: unknown column {printable(name)}: did you mean {near[0]}?")
 
