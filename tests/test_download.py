@@ -258,6 +258,12 @@ def test_an_archive_that_is_not_there(tmp_path):
         fetch("esc10", out=tmp_path / "data", archive=tmp_path / "none.zip")
 
 
+def test_the_folder_is_called_like_the_set_unless_it_is_named(tmp_path, esc10_zip, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert fetch("esc10", archive=esc10_zip) == Path("esc10")
+    assert (tmp_path / "esc10" / "metadata.csv").is_file()
+
+
 def test_a_folder_is_no_archive(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(StapesError, match=r"/folder: cannot be read .*: give a zip archive"):

@@ -346,7 +346,7 @@ def fetch(
     with progress_bar() as progress:
         folder = run(
             name,
-            out=out or Path(name),
+            out=out,
             archive=archive,
             overwrite=overwrite,
             progress=lambda done, total: progress("downloading", done, total, ""),

@@ -40,7 +40,7 @@ LARGEST_BYTES = 4 << 30
 def fetch(
     name: str,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     overwrite: bool = False,
     archive: str | Path | None = None,
     progress: Progress | None = None,
@@ -50,7 +50,7 @@ def fetch(
     Args:
         name: "cats-dogs" (Kaggle's mmoreaux/audio-cats-and-dogs) or "esc10" (K. J. Piczak's
             ESC-10, CC BY, doi.org/10.1145/2733373.2806390).
-        out: the folder to make.
+        out: the folder to make; called like the set if None.
         overwrite: replace a folder that an earlier fetch made.
         archive: a zip file, or its http address, to take instead of the public one.
         progress: told the bytes done and to do while downloading.
@@ -65,7 +65,7 @@ def fetch(
     if name not in SETS:
         near = difflib.get_close_matches(name, SETS, 1, cutoff=0.0)[0]
         raise UsageError(f"unknown set {printable(name)!r}: did you mean {near}?")
-    out = Path(out)
+    out = Path(out or name)
     _check_out(out, overwrite=overwrite)
     with _replacing_folder(out) as folder:
         if archive is None and name == "cats-dogs":
