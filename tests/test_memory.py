@@ -25,7 +25,7 @@ CONFIG = ModelConfig(("cat", "dog"))
 
 def test_a_model_is_not_measured_on_what_it_learnt(run_folder, tones_folder, tmp_path):
     n_held = len(json.loads((run_folder / "metrics.json").read_text())["held_out"])
-    with pytest.raises(DataError, match=f" learnt from {16 - n_held} of the 16"):
+    with pytest.raises(DataError, match=f"{run_folder.name} learnt from {16 - n_held} of the 16"):
         evaluate(run_folder, tones_folder)
     others = evaluate(run_folder, tones_folder, leaks="regroup")
     assert others["clips"]["n"] == n_held

@@ -91,9 +91,9 @@ class _Blocks:
         The sum of squares about the mean of all is that about each block's mean, and that of
         the means (Chan, Golub and LeVeque, 1983).
         """
-        means = _running(self.means, begins, count) / count
-        between = _running(self.means**2, begins, count) - count * means**2
-        power = (_running(self.squares, begins, count) / self.length + between) / count
+        means = _sums(self.means, begins, count) / count
+        between = _sums(self.means**2, begins, count) - count * means**2
+        power = (_sums(self.squares, begins, count) / self.length + between) / count
         rms = np.sqrt(np.maximum(power, SILENCE_RMS**2))
         steps = np.round(20 * np.log10(rms) / LEVEL_STEP_DB)
         level = 10 ** (steps * (LEVEL_STEP_DB / 20))
@@ -102,7 +102,7 @@ class _Blocks:
         return Levels(offsets.astype(np.float32), (1 / level).astype(np.float32), peaks)
 
 
-def _running(values: Array64, begins: NDArray[np.int64], count: int) -> Array64:
+def _sums(values: Array64, begins: NDArray[np.int64], count: int) -> Array64:
     """Sums of ``count`` values from each beginning on, and of no others: [M] -> [N].
 
     They are put together from sums of 1, 2, 4, ... neighbours, for differences of sums that run
