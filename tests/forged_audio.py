@@ -67,9 +67,9 @@ def wav(
     return b"RIFF" + struct.pack("<I", min(len(body) + 4, 2**32 - 1)) + b"WAVE" + body
 
 
-def pcm(*, seconds: float = 1.0, channels: int = 1) -> bytes:
+def pcm(*, seconds: float = 1.0, rate: int = RATE, channels: int = 1) -> bytes:
     """16-bit samples of the sound."""
-    return (sound(seconds=seconds, channels=channels) * 32767).astype("<i2").tobytes()
+    return (sound(seconds=seconds, rate=rate, channels=channels) * 32767).astype("<i2").tobytes()
 
 
 def pages(ogg: bytes) -> list[bytes]:

@@ -81,6 +81,16 @@ def test_a_table_of_some_files_leaves_the_others_out_and_says_so(tmp_path):
     assert "2 files without labels (cat/1.wav, dog/1.wav): they are left out" in dataset.warnings[0]
 
 
+def test_an_event_is_within_what_is_there_and_not_within_what_the_header_says(tmp_path):
+    write_classes(tmp_path, n_each=1)
+    path = tmp_path / "dog/0.wav"
+    content = path.read_bytes()
+    path.write_bytes(content[:40] + bytes(4) + content[44:])  # as a recorder leaves it
+    write_table(tmp_path / "some.csv", "file_name,label,start_seconds,end_seconds",
+                "dog/0.wav,bark,0.1,0.2")  # fmt: skip
+    assert names(load_dataset(tmp_path / "some.csv")) == ["dog/0.wav"]
+
+
 def test_names_that_other_programs_wrote(tmp_path):
     write_wav(tmp_path / "cat" / "cafe\u0301.wav")  # as macOS writes it
     write_wav(tmp_path / "dog" / "1.wav")

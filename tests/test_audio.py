@@ -220,6 +220,22 @@ def test_nuls_at_the_end_are_left_out_of_every_kind_of_wav(codec, bits):
     assert "2.00 s of NULs" in recording.notes[0]
 
 
+@pytest.mark.parametrize("rate", [RATE, 44_100])
+@pytest.mark.parametrize("nuls", [True, False])
+def test_of_a_range_that_a_recording_breaks_off_in_what_is_there_is_read(rate, nuls):
+    content = wav(pcm(seconds=4.0, rate=rate), header=fmt(rate=rate))
+    half = len(content) // 2
+    content = content[:half] + bytes(half * nuls)
+    recording = audio.read(content, start_seconds=1.5, end_seconds=3.0)
+    assert recording.duration_seconds == pytest.approx(0.5, abs=0.01)
+    assert recording.flags == ("damaged",)
+    if nuls:
+        assert audio.read(content, start_seconds=0.5, end_seconds=1.5).flags == ()
+    else:
+        with pytest.raises(AudioError, match=r"breaks off at 2\.00 s: record or copy it again"):
+            audio.read(content, start_seconds=2.5, end_seconds=3.0)
+
+
 class FailingFile(io.BytesIO):
     """A disk that stops answering half-way."""
 

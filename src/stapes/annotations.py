@@ -110,37 +110,38 @@ def _unusable(path: Path) -> str | None:
 
 def _check_ends(clips: Sequence[Clip], lines: Sequence[int], *, table: Path) -> None:
     """Raise DataError if an event reaches behind its recording, unless that is damaged."""
-    durations: dict[Path, float | None] = {}
+    durations: dict[Path, float] = {}
     for clip, line in zip(clips, lines, strict=True):
         if clip.start_seconds == 0 and clip.end_seconds is None:
             continue
         if clip.path not in durations:
             durations[clip.path] = _duration_seconds(clip.path)
-        duration = durations[clip.path]
         last = clip.start_seconds if clip.end_seconds is None else clip.end_seconds
-        if duration is None or last <= duration + END_TOLERANCE_SECONDS:
+        if last <= durations[clip.path] + END_TOLERANCE_SECONDS:
             continue
-        if not _is_damaged(clip.path):
+        durations[clip.path] = duration = _true_seconds(clip.path)
+        if last > duration + END_TOLERANCE_SECONDS:
             raise DataError(
                 f"{printable(str(table))}:{line}: the event reaches to {last:g} s, but "
                 f"{printable(clip.name)} ends at {duration:.3f} s: correct the times"
             )
 
 
-def _duration_seconds(path: Path) -> float | None:
-    """Length by the header; None where that cannot be read, which decoding will report."""
+def _duration_seconds(path: Path) -> float:
+    """Length by the header; infinite where that cannot be read, which decoding will report."""
     try:
         return float(soundfile.info(os.fsencode(path)).duration)
     except (OSError, soundfile.SoundFileError):
-        return None
+        return math.inf
 
 
-def _is_damaged(path: Path) -> bool:
-    """Whether the recording may have been longer, so that its events are lost and not wrong."""
+def _true_seconds(path: Path) -> float:
+    """Length by decoding; infinite where the recording may have been longer than what is left."""
     try:
-        return "damaged" in audio.read(path, sample_rate=SAMPLE_RATE).flags
+        recording = audio.read(path, sample_rate=SAMPLE_RATE)
     except AudioError:
-        return True
+        return math.inf
+    return math.inf if "damaged" in recording.flags else recording.duration_seconds
 
 
 def _without_repeats(

@@ -147,16 +147,19 @@ class AudioStream:
 
     def _cut(self) -> Iterator[Waveform]:
         """Samples of the range; decoding stops behind it."""
-        position = self._skip()
-        pieces = without_nul_tail(self._decoder, level=self._layout.nul_level)
-        for piece in _resampled(pieces, self._decoder.sample_rate, self.sample_rate):
+        position, rate = self._skip(), self._decoder.sample_rate
+        until = math.inf if self._end is None else self._end / self.sample_rate * rate
+        pieces = without_nul_tail(self._decoder, level=self._layout.nul_level, until=until)
+        for piece in _resampled(pieces, rate, self.sample_rate):
             stop = len(piece) if self._end is None else self._end - position
             yield piece[max(self._start - position, 0) : max(stop, 0)]
             position += len(piece)
             if stop <= len(piece) and self._end is not None:
                 return
-        last = self._start + 1 if self._end is None else self._end
-        if last - position > END_TOLERANCE_SECONDS * self.sample_rate or self._start >= position:
+        n_missing = 0 if self._end is None else self._end - position
+        damaged = "damaged" in self.flags  # then what is there of the range is used
+        tolerance = math.inf if damaged else END_TOLERANCE_SECONDS * self.sample_rate
+        if self._start >= position or n_missing > tolerance:
             self._refuse_range(position)
 
     def _skip(self) -> int:
@@ -177,10 +180,11 @@ class AudioStream:
             return
         start, length = self._start / self.sample_rate, n_samples / self.sample_rate
         end = "the end" if self._end is None else f"{self._end / self.sample_rate:.2f} s"
-        damaged = " (it is damaged)" if "damaged" in self.flags else ""
+        is_long, remedy = f"it is {length:.2f} s long", "correct the times"
+        if "damaged" in self.flags:
+            is_long, remedy = f"it breaks off at {length:.2f} s", "record or copy it again"
         raise AudioError(
-            f"{self.name}: {start:.2f} s to {end} was asked for, but it is "
-            f"{length:.2f} s long{damaged}: correct the times"
+            f"{self.name}: {start:.2f} s to {end} was asked for, but {is_long}: {remedy}"
         )
 
 
@@ -235,6 +239,8 @@ def read(
     non_finite: NonFinite = "refuse",
 ) -> Recording:
     """Read a recording, or a range of it, into memory; the channels are averaged.
+
+    Of a range that a damaged recording breaks off in, what is there is read.
 
     Args:
         source: a file, or its bytes.

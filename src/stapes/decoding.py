@@ -98,6 +98,7 @@ class Decoder:
 
     Attributes:
         sample_rate: of the file, in Hz.
+        position: frames that were decoded or skipped so far.
     """
 
     def __init__(self, source: Source, layout: Layout, *, non_finite: NonFinite) -> None:
@@ -122,7 +123,7 @@ class Decoder:
             raise reason from error
         self.sample_rate: int = self._file.samplerate
         self._check_bounds(self._file.channels)
-        self._position = self._n_decoded = 0
+        self.position = self._n_decoded = 0
         self._digest = hashlib.md5(usedforsecurity=False) if layout.md5 else None
         self._zeroed: list[tuple[int, float, float]] = []
 
@@ -155,7 +156,7 @@ class Decoder:
 
     def skip(self, n_frames: int) -> None:
         """Go on at a frame; only where the layout says that seeking is exact."""
-        self._position = self._file.seek(n_frames)
+        self.position = self._file.seek(n_frames)
         self._digest = None
 
     def pieces(self) -> Iterator[Waveform]:
@@ -181,8 +182,8 @@ class Decoder:
             with self._hush:
                 n_frames = len(self._file.read(out=buffer))
         except soundfile.LibsndfileError as error:
-            n_frames = max(0, min(self._file.tell() - self._position, len(buffer)))
-            time = (self._position + n_frames) / self.sample_rate
+            n_frames = max(0, min(self._file.tell() - self.position, len(buffer)))
+            time = (self.position + n_frames) / self.sample_rate
             reason = error.error_string.rstrip(".")
             self._findings.append(Finding("damaged", f"decoding ends at {time:.2f} s: {reason}"))
         if self._view.error is not None:
@@ -205,12 +206,12 @@ class Decoder:
             samples = frames.astype(np.float32)
             if not max(samples.max(), -samples.min()) <= LOUDEST:  # NaN is not, either
                 self._handle_non_finite(samples)
-        self._position += len(frames)
+        self.position += len(frames)
         return samples
 
     def _handle_non_finite(self, frames: Waveform) -> None:
         bad = ~(np.abs(frames) <= LOUDEST)
-        where = np.flatnonzero(bad.any(axis=1)) + self._position
+        where = np.flatnonzero(bad.any(axis=1)) + self.position
         first, last = (float(frame) / self.sample_rate for frame in (where[0], where[-1]))
         if self._non_finite == "refuse":
             raise AudioError(
@@ -226,13 +227,13 @@ class Decoder:
         if any(finding.flag == "damaged" for finding in self._findings):
             return
         expected = self._layout.n_frames or self._file.frames
-        if self._position < expected - self._layout.tolerance:
-            promised, came = expected / self.sample_rate, self._position / self.sample_rate
+        if self.position < expected - self._layout.tolerance:
+            promised, came = expected / self.sample_rate, self.position / self.sample_rate
             note = f"{promised:.2f} s are promised, {came:.2f} s could be decoded"
             self._findings.append(Finding("damaged", note))
         elif self._digest is not None and self._digest.digest() != self._layout.md5:
             note = "the audio differs from the MD5 in the header, somewhere between 0 s and "
-            note += f"{self._position / self.sample_rate:.2f} s"
+            note += f"{self.position / self.sample_rate:.2f} s"
             self._findings.append(Finding("damaged", note))
 
     def close(self) -> None:
@@ -240,7 +241,7 @@ class Decoder:
         self._file.close()
 
 
-def without_nul_tail(decoder: Decoder, *, level: float) -> Iterator[Waveform]:
+def without_nul_tail(decoder: Decoder, *, level: float, until: float) -> Iterator[Waveform]:
     """Pieces of a decoder, without NULs that the sound breaks off into at the end.
 
     A recorder that lost power leaves a file of the right length, filled up with NULs. Silence
@@ -249,6 +250,7 @@ def without_nul_tail(decoder: Decoder, *, level: float) -> Iterator[Waveform]:
     Args:
         decoder: where the pieces come from; is told what is left out.
         level: the sample that NULs decode to.
+        until: the frame up to which the pieces are wanted; NULs that begin behind it harm nobody.
     """
     rate, n_held, recent = decoder.sample_rate, 0, np.empty(0, np.float32)
     near = round(NEAR_SECONDS * rate)
@@ -261,8 +263,9 @@ def without_nul_tail(decoder: Decoder, *, level: float) -> Iterator[Waveform]:
             n_held = 0
         n_held += len(piece) - end
     if n_held >= NUL_TAIL_SECONDS * rate and _breaks_off(recent, rate):
-        note = f"the sound breaks off into {n_held / rate:.2f} s of NULs at the end"
-        decoder.tell(Finding("damaged", note))
+        if decoder.position - n_held < until:
+            note = f"the sound breaks off into {n_held / rate:.2f} s of NULs at the end"
+            decoder.tell(Finding("damaged", note))
     else:
         yield from _constant(n_held, level)
 
