@@ -25,7 +25,7 @@ from stapes.config import TrainingConfig, as_dict, preset_sizes, preset_training
 from stapes.files import write_json
 from stapes.runs import TRAININGS_FOLDER
 from stapes.terminal import print_metrics, print_protocols, progress_bar
-from stapes.training import set_threads
+from stapes.training import using_threads
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = Path(__file__).parent.parent / "src" / "stapes" / "models"
@@ -45,7 +45,6 @@ def main() -> None:
     arguments.add_argument("--without", nargs="*", default=[], choices=["by-file", "protocols"])
     given = arguments.parse_args()
     facts = machine.describe(threads=given.threads)
-    set_threads(given.threads)
     run, going_on = place("shipped", "classic", n_classes=2)
     with progress_bar() as progress:
         metrics = stapes.crossval(
@@ -55,6 +54,7 @@ def main() -> None:
             overwrite=not going_on,
             seeds=given.seeds,
             foreign=given.foreign,
+            threads=given.threads,
             by_file="by-file" not in given.without,
             progress=progress,
         )
@@ -65,7 +65,7 @@ def main() -> None:
     for fold in metrics["folds"]:
         sys.stdout.write(f"fold {fold['fold']}: {fold['clips']['accuracy']:.3f} of clips\n")
     if "protocols" not in given.without:
-        with progress_bar() as progress:
+        with progress_bar() as progress, using_threads(given.threads):
             protocols = stapes.reproduce(given.data, seeds=given.seeds, progress=progress)
         print_protocols(protocols)
         write_json(RESULTS / "reproduce.json", protocols)

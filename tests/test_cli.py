@@ -98,7 +98,7 @@ def test_settings_that_are_not_given_are_left_to_the_library(stapes, monkeypatch
     assert stapes("train", "data", "--out", "run").code == 0
     assert stapes("train", "data", "--out", "run", "--epochs", 7, "--patience", 0).code == 0
     given = {"out", "preset", "resume", "overwrite", "progress", "seed"}
-    given |= {"leaks", "budget"}
+    given |= {"leaks", "budget", "threads"}
     assert set(asked[0]) == given
     assert set(asked[1]) == given | {"epochs", "patience"}
     assert (asked[1]["epochs"], asked[1]["patience"]) == (7, 0)

@@ -53,8 +53,8 @@ def test_threads_are_those_asked_for_whatever_the_environment_says():
 import hashlib
 import numpy as np
 from stapes import augment, training
-training.set_threads(1)
-noises = augment.Noises(16_000, device="cpu", rng=np.random.default_rng(0))
+with training.using_threads(1):
+    noises = augment.Noises(16_000, device="cpu", rng=np.random.default_rng(0))
 print(hashlib.sha256(noises.flat.numpy()).hexdigest())
 """
     found = [

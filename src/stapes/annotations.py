@@ -112,7 +112,7 @@ def _check_ends(clips: Sequence[Clip], lines: Sequence[int], *, table: Path) -> 
     """Raise DataError if an event reaches behind its recording, unless that is damaged."""
     durations: dict[Path, float] = {}
     for clip, line in zip(clips, lines, strict=True):
-        if clip.start_seconds == 0 and clip.end_seconds is None:
+        if not clip.is_event:
             continue
         if clip.path not in durations:
             durations[clip.path] = _duration_seconds(clip.path)

@@ -44,6 +44,7 @@ def evaluate(
         DataError: a label that the model does not know, or recordings that it was trained on.
     """
     started = time.monotonic()
+    experiment.refuse_unknown(options, DataOptions)
     classifier, chosen = load(model), DataOptions(**options)
     other = None if against is None else load(against)
     if other is not None:

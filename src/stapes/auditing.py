@@ -55,10 +55,11 @@ def audit(data: str | Path, *, progress: Progress = silent) -> dict[str, Any]:
         progress: told what is being done.
 
     Returns:
-        A dict for JSON: ``n_files``, ``n_sources``, ``sources`` ({file name: source}, given
-        sources joined over what shares audio), ``counts`` ({kind or concern: number}),
-        ``findings`` (see :func:`describe`), ``folder`` and ``clips`` (what
-        :func:`write_sources` needs), ``skipped``, ``warnings``, ``seconds``, ``version``.
+        A dict for JSON: ``n_files``, ``n_sources``, ``sources`` ({file name: source}, with the
+        times of an event behind its file's name; given sources joined over what shares audio),
+        ``counts`` ({kind or concern: number}), ``findings`` (see :func:`describe`), ``folder`` and
+        ``clips`` (what :func:`write_sources` needs), ``skipped``, ``warnings``, ``seconds``,
+        ``version``.
 
     Raises:
         DataError: nothing to read, or a table that contradicts itself.
@@ -71,7 +72,7 @@ def audit(data: str | Path, *, progress: Progress = silent) -> dict[str, Any]:
     sources = find_sources(clips, findings)
     return {
         **summarise(clips, findings),
-        "sources": {clip.name: source for clip, source in zip(clips, sources, strict=True)},
+        "sources": {clip.title: source for clip, source in zip(clips, sources, strict=True)},
         "folder": os.path.abspath(dataset.root),
         "clips": [_row(clip, source) for clip, source in zip(clips, sources, strict=True)],
         "skipped": [
@@ -171,13 +172,12 @@ def write_sources(path: str | Path, results: Mapping[str, Any]) -> None:
 
 def _row(clip: Clip, source: str) -> dict[str, Any]:
     """A clip as a row of a table."""
-    whole = clip.start_seconds == 0 and clip.end_seconds is None
     return {
         "file_name": clip.name,
         "label": clip.label,
         "source": source,
         "fold": clip.fold,
-        "start_seconds": None if whole else clip.start_seconds,
+        "start_seconds": clip.start_seconds if clip.is_event else None,
         "end_seconds": clip.end_seconds,
     }
 

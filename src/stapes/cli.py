@@ -105,7 +105,6 @@ def train(
     from stapes.holdout import train as run
 
     settings = given(locals())
-    _set_threads(threads)
     with progress_bar() as progress:
         metrics = run(
             data,
@@ -114,6 +113,7 @@ def train(
             budget=budget,
             resume=resume,
             overwrite=overwrite,
+            threads=threads,
             progress=progress,
             seed=seed,
             leaks=leaks,
@@ -150,7 +150,6 @@ def crossval(
 
     check_json(json_path, data, labels)
     settings = given(locals())
-    _set_threads(threads)
     with progress_bar() as progress:
         metrics = run(
             data,
@@ -160,6 +159,7 @@ def crossval(
             resume=resume,
             overwrite=overwrite,
             by_file=by_file,
+            threads=threads,
             progress=progress,
             leaks=leaks,
             **settings,
@@ -391,10 +391,3 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 def _fail(message: str, code: int = StapesError.exit_code) -> int:
     say(f"error: {message}")
     return code
-
-
-def _set_threads(threads: int | None) -> None:
-    from stapes.training import set_threads
-
-    if threads is not None:
-        set_threads(threads)

@@ -33,9 +33,14 @@ class Clip:
     end_seconds: float | None = None
 
     @property
+    def is_event(self) -> bool:
+        """Whether it is part of its file."""
+        return self.start_seconds > 0 or self.end_seconds is not None
+
+    @property
     def title(self) -> str:
         """What people read: the name, with the times of an event inside a longer recording."""
-        if self.start_seconds == 0 and self.end_seconds is None:
+        if not self.is_event:
             return self.name
         end = "the end" if self.end_seconds is None else f"{self.end_seconds:g} s"
         return f"{self.name} ({self.start_seconds:g} s to {end})"

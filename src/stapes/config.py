@@ -4,6 +4,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from itertools import accumulate
+from numbers import Integral, Real
 from typing import Any
 
 from stapes.errors import UsageError
@@ -341,26 +342,37 @@ def _check_ranges(config: ModelConfig, name: str, low: int, high: int) -> None:
         raise UsageError(f"{name} is a list: give a tuple, {tuple(value)!r}")
     if not isinstance(value, tuple):
         return _check_range(config, name, low, high)
-    wanted = [isinstance(v, int) and not isinstance(v, bool) and low <= v <= high for v in value]
+    wanted = [isinstance(v, Integral) and is_number(v) and low <= int(v) <= high for v in value]
     if len(value) != config.n_layers or not all(wanted):
         raise UsageError(
             f"{name} is {list(value)!r}: give one whole number from {low} to {high}, or one for"
             f" each of {config.n_layers} layers"
         )
+    return object.__setattr__(config, name, tuple(map(int, value)))
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value, of JSON perhaps, is a finite number; True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value, of JSON or NumPy perhaps, is a finite number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def in_range(name: str, value: Any, low: float, high: float) -> Any:
+    """A number as Python's own, if it is in its range: a whole one, where both ends are.
+
+    Raises:
+        UsageError: it is none, or out of it.
+    """
+    whole = isinstance(low, int) and isinstance(high, int)
+    right_type = is_number(value) and (isinstance(value, Integral) or not whole)
+    if not right_type or not low <= value <= high:
+        kind = "a whole number" if whole else "a number"
+        raise UsageError(f"{name} is {value!r}: give {kind} from {low} to {high}")
+    return int(value) if whole else float(value)
 
 
 def _check_range(config: Any, name: str, low: float, high: float) -> None:
-    value = getattr(config, name)
-    integer = isinstance(low, int) and isinstance(high, int)
-    right_type = is_number(value) and (isinstance(value, int) or not integer)
-    if not right_type or not low <= value <= high:
-        kind = "a whole number" if integer else "a number"
-        raise UsageError(f"{name} is {value!r}: give {kind} from {low} to {high}")
+    """Check a number of a configuration, and keep it as Python's own."""
+    object.__setattr__(config, name, in_range(name, getattr(config, name), low, high))
 
 
 def _check_switch(config: Any, name: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stapes import account, experiment, reporting, runs
 from stapes.checkpoint import Model
-from stapes.config import ModelConfig, TrainingConfig, as_dict, preset_sizes
+from stapes.config import ModelConfig, TrainingConfig, as_dict, in_range, preset_sizes
 from stapes.dataset import DecodedDataset
 from stapes.engine import FoldedNetwork
 from stapes.errors import UsageError
@@ -36,6 +36,7 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
     resume: bool = False,
     overwrite: bool = False,
     by_file: bool = True,
+    threads: int | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -52,6 +53,7 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
         resume: go on where an earlier cross-validation in ``out`` ended.
         overwrite: replace an earlier run in ``out``.
         by_file: see also what a split by file would have said, which doubles the time.
+        threads: of the processor; all of them if None.
         progress: told how it goes.
         **settings: fields of :class:`stapes.experiment.DataOptions`, and of
             :class:`stapes.config.TrainingConfig` except the seed.
@@ -61,7 +63,7 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
         each training of a fold.
     """
     started = time.monotonic()
-    experiment.check_seeds(seeds)
+    seeds = in_range("seeds", seeds, 1, experiment.MOST_SEEDS)
     options, _ = experiment.parse(settings, preset)  # what is wrong is told before any reading
     sizes = preset_sizes(preset)
     if out is not None:
@@ -73,7 +75,7 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
     place = (
         nullcontext() if out is None else runs.run_folder(out, resume=resume, overwrite=overwrite)
     )
-    with place as folder:
+    with experiment.using_threads(threads), place as folder:
         if folder is not None and resume:
             runs.check_resumable(folder, of="crossval")
         decoded, audit = experiment.read(data, progress, options=options)
@@ -91,6 +93,7 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
             (folder / runs.TRAININGS_FOLDER).mkdir(exist_ok=True)
         measured, metrics, knowledge = _measure(trial, pairs, leaking, seeds)
         profile = experiment.profile_of(decoded)
+        started -= sum(trial.earlier_seconds)
         metrics |= experiment.provenance(
             "crossval", data, decoded, trial.foreign, profile=profile, started=started
         )
@@ -108,7 +111,10 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """Everything that the trainings of a cross-validation share, and the seconds each took."""
+    """Everything that the trainings of a cross-validation share, and the seconds each took.
+
+    ``earlier_seconds`` are those of them that an interrupted run spent.
+    """
 
     decoded: DecodedDataset
     foreign: DecodedDataset
@@ -117,6 +123,7 @@ class _Trial:
     progress: Progress
     folder: Path | None
     seconds: list[float] = field(default_factory=list)
+    earlier_seconds: list[float] = field(default_factory=list)
 
     def learn(
         self, name: str, training: Sequence[int], *, seed: int, on_step: "Callable[[Step], None]"
@@ -131,6 +138,7 @@ class _Trial:
             on_step=on_step,
         )
         self.seconds.append(round(state.seconds, 3))
+        self.earlier_seconds.append(state.earlier_seconds)
         return state
 
     def answers(self, pairs: Pairs, seeds: int, *, task: str) -> Answers:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from stapes import experiment
+from stapes import experiment, runs
 from stapes.archive import predict
 from stapes.clips import Skip
 from stapes.dataset import load_dataset
@@ -41,14 +41,18 @@ def demo(
         "metrics" of the training, "predictions" of a few recordings that were held out, and
         "pages" to open, by what they show.
     """
+    from stapes.training import check_device
+
     folder = Path(out)
-    experiment.parse({"seed": seed}, "classic")  # a bad one is told before anything is written
+    run = folder / "run"
+    settings = {"leaks": "regroup", **settings, "seed": seed}
+    _, training_config = experiment.parse(settings, "classic")
+    check_device(training_config)  # what is wrong is told before anything is written
+    runs.refuse_taken(run, resume=None, overwrite=overwrite)
     if data is None:
         progress("synthesising", 0, 1, "")
         data = write_demo(folder / "recordings", seed=seed, overwrite=overwrite)
         progress("synthesising", 1, 1, "")
-    run = folder / "run"
-    settings = {"leaks": "regroup", **settings, "seed": seed}
     metrics = train(data, out=run, overwrite=overwrite, progress=progress, **settings)
     root = load_dataset(data).root
     held_out = _some_of_each(metrics["held_out"], N_SHOWN // len(metrics["classes"]) or 1)

@@ -1,10 +1,12 @@
 """What every protocol is made of: clips read, a network trained, where results came from."""
 
 import dataclasses
+import difflib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -28,6 +30,8 @@ from stapes.splits import check_undivided, split
 if TYPE_CHECKING:
     from stapes.generator import Examples
     from stapes.training import State, Step
+
+MOST_SEEDS = 10_000
 
 Leaks = Literal["refuse", "regroup", "allow"]
 
@@ -77,10 +81,20 @@ def parse(
         n_classes: where that is known; more take more epochs.
     """
     names = {field.name for field in dataclasses.fields(DataOptions)}
+    refuse_unknown(settings, DataOptions, TrainingConfig)
     options = {key: value for key, value in settings.items() if key in names}
     rest = {key: value for key, value in settings.items() if key not in names}
     recipe = preset_training(preset, n_classes=n_classes)
     return DataOptions(**options), TrainingConfig(**{**recipe, **rest})
+
+
+def refuse_unknown(settings: Iterable[str], *of: type) -> None:
+    """Raise UsageError for a setting that is a field of none of some configurations."""
+    names = [field.name for one in of for field in dataclasses.fields(one)]
+    for name in settings:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1, cutoff=0.0)[0]
+            raise UsageError(f"there is no setting {name}: did you mean {near}?")
 
 
 def read(
@@ -191,6 +205,19 @@ def class_names(clips: Sequence[Clip]) -> tuple[str, ...]:
     return tuple(sorted({clip.label for clip in clips if not is_negative(clip.label)}))
 
 
+def using_threads(n_threads: int | None) -> AbstractContextManager[None]:
+    """Within, trainings take this many processor threads; None leaves them as they are.
+
+    Raises:
+        UsageError: no number of threads, on entering.
+    """
+    if n_threads is None:
+        return nullcontext()
+    from stapes import training
+
+    return training.using_threads(n_threads)
+
+
 def hold_out(
     decoded: DecodedDataset, indices: Sequence[int], settings: TrainingConfig
 ) -> tuple[list[int], list[int]]:
@@ -200,12 +227,6 @@ def hold_out(
     chosen = [decoded.clips[i] for i in indices]
     rest, held = split(chosen, share=settings.validation_share, seed=settings.seed)
     return [indices[i] for i in rest], [indices[i] for i in held]
-
-
-def check_seeds(seeds: int) -> None:
-    """Raise UsageError if this is no number of trainings."""
-    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
-        raise UsageError(f"seeds is {seeds!r}: give a whole number from 1")
 
 
 def check_learnable(

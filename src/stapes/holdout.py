@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stapes import account, checkpoint, experiment, reporting, runs
 from stapes.budget import choose, parse_budget
 from stapes.checkpoint import Model
+from stapes.clips import Clip
 from stapes.config import ModelConfig, TrainingConfig, as_dict, preset_sizes
 from stapes.dataset import DecodedDataset
 from stapes.engine import FoldedNetwork
@@ -34,6 +35,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     budget: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    threads: int | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
         budget: a time such as "60s" or "5m", which chooses the preset and the epochs.
         resume: go on where an earlier run in ``out`` ended; the result is the same, bit for bit.
         overwrite: replace an earlier run in ``out``.
+        threads: of the processor; all of them if None.
         progress: told how it goes.
         **settings: fields of :class:`stapes.experiment.DataOptions` and of
             :class:`stapes.config.TrainingConfig`.
@@ -65,13 +68,13 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     runs.refuse_inside(out, data, *options.foreign)
     if overwrite:
         runs.refuse_labels_of(out, options.labels)
-    with runs.run_folder(out, resume=resume, overwrite=overwrite) as folder:
+    place = runs.run_folder(out, resume=resume, overwrite=overwrite)
+    with experiment.using_threads(threads), place as folder:
         if resume:
             runs.check_resumable(folder, of="train")
         decoded, audit = experiment.read(data, progress, options=options)
         foreign = read_foreign(options.foreign, progress, beside=decoded)
-        allowed = options.leaks == "allow"
-        training, test = given_split(decoded.clips, allow_leaks=allowed) or split(
+        training, test = given_split(decoded.clips, allow_leaks=options.leaks == "allow") or split(
             decoded.clips, share=TEST_SHARE, seed=training_config.seed
         )
         experiment.check_learnable(decoded, [training], training_config)
@@ -100,6 +103,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
         profile = experiment.profile_of(decoded.only(training))
         about = experiment.about(decoded, training, state, preset, training_config)
         model = Model(config, state.best, about, profile=profile, **knowledge)
+        started -= state.earlier_seconds
         metrics |= experiment.provenance(
             "train", data, decoded, foreign, profile=profile, started=started
         ) | {
@@ -109,7 +113,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
             "settings": as_dict(training_config),
             "best_epoch": state.best_epoch,
             "budget": bought,
-            "held_out": [{"name": c.name, "label": c.label} for c in tested.known.clips],
+            "held_out": [_named(clip) for clip in tested.known.clips],
         }
         doubts = account.suspicions(tested.known, model.calibration)
         metrics["suspicious"] = [suspicion.as_dict() for suspicion in doubts[0]]
@@ -117,6 +121,12 @@ def train(  # noqa: PLR0913 (each is an option of the command)
             folder, metrics, decoded, model=model, doubts=doubts, history=state.history
         )
     return metrics
+
+
+def _named(clip: Clip) -> dict[str, Any]:
+    """A clip for metrics.json: of an event, its times, too."""
+    times = {"start_seconds": clip.start_seconds, "end_seconds": clip.end_seconds}
+    return {"name": clip.name, "label": clip.label} | (times if clip.is_event else {})
 
 
 def _judged(

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from stapes import __version__
-from stapes.config import ModelConfig, TrainingConfig, as_dict
+from stapes.config import ModelConfig, TrainingConfig, as_dict, in_range
 from stapes.dataset import DecodedDataset
 from stapes.engine import FoldedNetwork
 from stapes.experiment import (
+    MOST_SEEDS,
     DataOptions,
-    check_seeds,
     class_names,
     learn,
     left_out,
@@ -74,7 +74,7 @@ def reproduce(
         the honest one, and the "leak", that of a split by file to one by source.
     """
     started = time.monotonic()
-    check_seeds(seeds)
+    seeds = in_range("seeds", seeds, 1, MOST_SEEDS)
     plain = replace(PLAIN, epochs=epochs)
     decoded, _ = read(data, progress, options=DataOptions(leaks="regroup"))
     decoded = decoded.only([i for i, c in enumerate(decoded.clips) if not is_negative(c.label)])

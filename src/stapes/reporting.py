@@ -64,7 +64,7 @@ def write_run(
     runs.clear_lists(folder)
     checkpoint.save(folder / checkpoint.MODEL_FILE, model)
     if history:
-        lines = "".join(json.dumps(row) + "\n" for row in history)
+        lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in history)
         write_text(folder / runs.HISTORY_FILE, lines)
     triage.write_csv(folder / runs.DOUBTS_FILE, doubts[0])
     seconds = model.config.segment_seconds

@@ -51,14 +51,19 @@ def run_folder(
     with _locked(folder):
         for place in (folder, folder / TRAININGS_FOLDER):
             remove_orphans(place)
-        present = [name for name in FILES if (folder / name).exists()]
-        if present and not (resume or overwrite):
-            go_on = "" if resume is None else " --resume to go on,"
-            raise UsageError(
-                f"{folder} already holds {', '.join(present)}: give another --out,{go_on} or"
-                " --overwrite"
-            )
+        refuse_taken(folder, resume=resume, overwrite=overwrite)
         yield folder
+
+
+def refuse_taken(folder: Path, *, resume: bool | None, overwrite: bool) -> None:
+    """Raise UsageError if a folder holds a run and nobody said what to do with it."""
+    present = [name for name in FILES if (folder / name).exists()]
+    if present and not (resume or overwrite):
+        go_on = "" if resume is None else " --resume to go on,"
+        raise UsageError(
+            f"{folder} already holds {', '.join(present)}: give another --out,{go_on} or"
+            " --overwrite"
+        )
 
 
 def begin_anew(folder: Path) -> None:

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from stapes import __version__, checkpoint, native
 from stapes.batches import Batch, batches
 from stapes.checkpoint import Tensors
-from stapes.config import ModelConfig, TrainingConfig, as_dict
+from stapes.config import ModelConfig, TrainingConfig, as_dict, in_range
 from stapes.engine import FoldedNetwork, probabilities
 from stapes.errors import StopRequestedError, TrainingError, UsageError
 from stapes.files import write_bytes
@@ -35,13 +35,17 @@ from stapes.stepping import Stepper
 
 @dataclass(slots=True)
 class State:
-    """Where training stands; all of it is saved."""
+    """Where training stands; all of it is saved but ``earlier_seconds``.
+
+    These are the part of ``seconds`` that an interrupted run spent.
+    """
 
     stepper: Stepper
     step: int = 0
     loss_sum: float = 0.0
     n_correct: float = 0.0
     seconds: float = 0.0
+    earlier_seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     best: Tensors = field(default_factory=dict)
     best_epoch: int = 0
@@ -128,16 +132,21 @@ def _told_of_memory(settings: TrainingConfig) -> Iterator[None]:
         ) from error
 
 
-def set_threads(n_threads: int) -> None:
-    """Train with this many processor threads; results are exact for a given number.
+@contextmanager
+def using_threads(n_threads: int) -> Iterator[None]:
+    """Within, train with this many processor threads; results are exact for a given number.
 
     Raises:
         UsageError: less than one, or more than there can be.
     """
-    if not 1 <= n_threads <= native.MAX_THREADS:
-        raise UsageError(f"threads is {n_threads}: give 1 to {native.MAX_THREADS}")
+    n_threads = in_range("threads", n_threads, 1, native.MAX_THREADS)
+    before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
-    threadpool_limits(n_threads)  # NumPy's, whose products round differently on more
+    try:
+        with threadpool_limits(n_threads):  # NumPy's, whose products round differently on more
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def learning_rate(step: int, settings: TrainingConfig) -> float:
@@ -302,6 +311,7 @@ def _restore(state: State, path: Path, identity: dict[str, Any]) -> None:
         raise UsageError(f"{path}: cannot resume, {told}; use the same or a new --out folder")
     for name in _NUMBERS:
         setattr(state, name, metadata["state"][name])
+    state.earlier_seconds = state.seconds
     state.best = _part(tensors, "best.")
     for name, tensor in state.stepper.tensors().items():
         tensor.copy_(torch.from_numpy(tensors[name]))
