@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from stapes.options import EXTRA_OF
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "stapes"
 IMPORT_NAMES = {"scikit-learn": ["sklearn"], "jinja2": ["jinja2", "markupsafe"]}
@@ -113,6 +115,14 @@ def test_modules_load_only_what_their_extra_brings(path):
     assert outside <= brought, f"{path.name} needs {sorted(outside - brought)} when imported"
     other = {name for name in components_in(names) if needs[name] not in ("base", extra)}
     assert not other, f"{path.name} ({extra}) imports {sorted(other)} when imported"
+
+
+def test_what_a_base_install_lacks_is_told_with_what_to_install():
+    outside = {name.split(".")[0] for tree in TREES.values() for name in all_imports(tree)}
+    lacking = outside - sys.stdlib_module_names - packages_of() - {"stapes"}
+    assert lacking == EXTRA_OF.keys()
+    for name, extra in EXTRA_OF.items():
+        assert name in packages_of(extra)
 
 
 def test_the_command_line_loads_without_any_heavy_package():

@@ -211,6 +211,15 @@ def test_events_of_one_file_are_not_compared():
     assert "copy.wav from 1.0 s on" in describe([*events, copy], found[1])["words"]
 
 
+def test_events_of_one_file_have_a_source_each_in_the_results(tmp_path):
+    write(tmp_path / "long.wav", np.concatenate([scene(34), scene(35)]))
+    rows = "file_name,label,source,start_seconds,end_seconds\n"
+    rows += "long.wav,a,first,0,3\nlong.wav,b,second,3,6\n"
+    (tmp_path / "events.csv").write_text(rows)
+    sources = audit(tmp_path / "events.csv")["sources"]
+    assert sources == {"long.wav (0 s to 3 s)": "first", "long.wav (3 s to 6 s)": "second"}
+
+
 def test_results_are_remembered_by_content(tmp_path, monkeypatch):
     waveform = scene(33)
     waveforms = [waveform[: 2 * RATE], waveform[RATE:]]

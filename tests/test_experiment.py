@@ -14,6 +14,7 @@ from stapes.assessment import evaluate
 from stapes.config import TrainingConfig
 from stapes.crossvalidation import crossval
 from stapes.dataset import load_dataset
+from stapes.demonstration import demo
 from stapes.errors import DataError, StapesError, StopRequestedError, TrainingError, UsageError
 from stapes.holdout import train
 from stapes.inference import load
@@ -131,6 +132,44 @@ def test_a_signal_leaves_no_model_but_a_state(tones_folder, tmp_path, monkeypatc
         train(tones_folder, out=tmp_path, **SHORT)
     assert caught.value.exit_code == 143
     assert list(tmp_path.iterdir()) == []  # nor a lock
+
+
+@pytest.mark.parametrize("command", [train, crossval, demo])
+def test_an_unknown_setting_is_told_with_the_nearest_one(tones_folder, tmp_path, command):
+    with pytest.raises(UsageError, match="no setting epoch: did you mean epochs"):
+        command(tones_folder, out=tmp_path / "run", epoch=3)
+    with pytest.raises(UsageError, match="no setting leak: did you mean leaks"):
+        evaluate("cats-dogs", tones_folder, leak="allow")
+    assert not (tmp_path / "run").exists()
+
+
+def test_threads_are_those_asked_for_and_then_what_they_were(
+    tones_folder, tmp_path, monkeypatch, no_report
+):
+    seen, learn = [], experiment.learn
+
+    def looking(*arguments, **options):
+        seen.append(torch.get_num_threads())
+        return learn(*arguments, **options)
+
+    monkeypatch.setattr(experiment, "learn", looking)
+    before = torch.get_num_threads()
+    for n_threads in (1, 2):
+        train(tones_folder, out=tmp_path / str(n_threads), threads=n_threads, **SHORT)
+    assert seen == [1, 2]
+    assert torch.get_num_threads() == before
+
+
+def test_events_held_out_are_told_with_their_times(tmp_path, no_report):
+    rows = ["file_name,label,start_seconds,end_seconds"]
+    for label in ("high", "low"):
+        for i in range(4):
+            write_tone(tmp_path / f"{label}{i}.wav", label, seed=i)
+            rows += [f"{label}{i}.wav,{label},0,0.5", f"{label}{i}.wav,{label},0.5,1"]
+    (tmp_path / "events.csv").write_text("\n".join(rows))
+    held = train(tmp_path / "events.csv", out=tmp_path / "run", **SHORT)["held_out"]
+    assert [(c["start_seconds"], c["end_seconds"]) for c in held] == [(0, 0.5), (0.5, 1)] * 2
+    assert len({clip["name"] for clip in held}) == 2
 
 
 def test_output_inside_the_data_is_refused_before_anything_is_made(tones_folder):

@@ -1,6 +1,7 @@
 """What keeps results honest: leaks mended or refused, foreign sounds, doubts, comparisons."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -272,6 +273,17 @@ def test_two_models_are_compared_on_the_same_clips(run_folder, tones_folder, tmp
     checkpoint.save(tmp_path / "slower.safetensors", slower)
     with pytest.raises(DataError, match=r"8,000 Hz, .* 16,000 Hz: compare models of the same rate"):
         evaluate(run_folder, data, against=tmp_path / "slower.safetensors")
+
+
+def test_the_model_that_learnt_from_the_recordings_is_the_one_blamed(
+    run_folder, tones_folder, tmp_path
+):
+    train(write_tones(tmp_path / "in", n_each=6, seed=9), out=tmp_path / "other", **QUICK)
+    heard = rf"{re.escape(str(tmp_path / 'other'))} learnt from \d+ of the 12 recordings"
+    with pytest.raises(DataError, match=heard):
+        evaluate(run_folder, tmp_path / "in", against=tmp_path / "other")
+    with pytest.raises(DataError, match=rf"{re.escape(str(run_folder))} learnt from"):
+        evaluate(run_folder, tones_folder, against=tmp_path / "other")
 
 
 # What a user must not lose, and what must not stop the work.

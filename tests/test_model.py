@@ -1,10 +1,12 @@
 """The network against numbers worked out by hand and against a plain loop over its definition."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from stapes.config import ModelConfig, preset_sizes, same_padding
+from stapes.config import ModelConfig, TrainingConfig, as_dict, preset_sizes, same_padding
 from stapes.engine import NORMALISATION_EPSILON, FoldedNetwork, probabilities
 from stapes.errors import UsageError
 from stapes.model import Network
@@ -198,6 +200,18 @@ def test_a_number_out_of_range_is_told_with_its_range(field, value):
     arguments = {"classes": ("a", "b"), field: value}
     with pytest.raises(UsageError, match=field):
         ModelConfig(**arguments)
+
+
+def test_numpys_numbers_are_kept_as_pythons_own():
+    config = ModelConfig(
+        ("a", "b"), n_layers=np.int64(2), n_filters=(np.int32(4), np.uint8(6)), gate=np.float32(0.5)
+    )
+    settings = TrainingConfig(seed=np.int64(3), speed=np.float32(0.25), mixing=1)
+    values = [config.n_layers, *config.n_filters, config.gate, settings.seed, settings.speed]
+    assert [*values, settings.mixing] == [2, 4, 6, 0.5, 3, 0.25, 1.0]
+    assert {type(value) for value in values} == {int, float}
+    assert type(settings.mixing) is float
+    json.dumps([as_dict(config), as_dict(settings)])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from stapes import training
 from stapes.errors import UsageError
 from stapes.holdout import train
 
@@ -148,3 +149,21 @@ def test_resume_with_other_settings_is_refused_by_name(tones_folder, tmp_path, n
     with pytest.raises(UsageError, match="already holds"):
         train(tones_folder, out=tmp_path, **settings)
     assert sha256(tmp_path) == before
+
+
+def test_seconds_of_an_interrupted_run_count(tones_folder, tmp_path, no_report, monkeypatch):
+    settings = {"epochs": 2, "steps_per_epoch": 2, "batch_size": 2}
+    earlier = train(tones_folder, out=tmp_path, **settings)
+    rows = (tmp_path / "history.jsonl").read_text()
+    spent = training.fit
+
+    def an_hour_ago(*arguments, **options):
+        state = spent(*arguments, **options)
+        assert state.earlier_seconds == state.seconds > 0  # all of it was done before
+        state.earlier_seconds = 3600.0
+        return state
+
+    monkeypatch.setattr(training, "fit", an_hour_ago)
+    again = train(tones_folder, out=tmp_path, resume=True, **settings)
+    assert 3600 < again["seconds"] < 3600 + 60 + earlier["seconds"]
+    assert (tmp_path / "history.jsonl").read_text() == rows

@@ -61,6 +61,7 @@ Foreign = Annotated[
 EXTRA_OF = {
     "jinja2": "train",
     "kagglehub": "fetch",
+    "markupsafe": "train",
     "matplotlib": "train",
     "scipy": "train",
     "sklearn": "train",

@@ -121,6 +121,8 @@ def _verdict(metrics: Mapping[str, Any]) -> Iterator["str | Text"]:
     """What else must be known before the headline is believed, a line each."""
     from rich.text import Text
 
+    from stapes.pages.wording import chance
+
     if budget := metrics.get("budget"):
         yield f"{budget['words']}."
     if by_file := metrics.get("by_file"):
@@ -142,10 +144,9 @@ def _verdict(metrics: Mapping[str, Any]) -> Iterator["str | Text"]:
         yield f"Of {n:,} foreign sounds {share:.3f} are taken for a class (all without thresholds)."
     if against := metrics.get("against"):
         low, high = against["difference"]["interval"]
-        p = against["difference"]["p_value"]
         yield (
             f"Against {against['model']}: {against['difference']['accuracy']:+.3f} of clips"
-            f" ({low:+.3f} to {high:+.3f}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})."
+            f" ({low:+.3f} to {high:+.3f}, {chance(against['difference']['p_value'])})."
         )
 
 
