@@ -329,7 +329,7 @@ CASES: dict[str, tuple[Callable[[Path], None], Outcome]] = {
                "cat/0.wav (cat) = dog/copy.wav (dog)"))),
     "42 a file with two labels": (
         write_csv(*ROWS, "cat/0.wav,dog"),
-        Error((":6: cat/0.wav has another label than in line 2",))),
+        Error((":6: cat/0.wav has another label than in ", "metadata.csv:2: keep one"))),
     "42 empty files are no copies": (
         write_text("cat/e.wav", "dog/e.wav"), Skipped(("cat/e.wav", "dog/e.wav"), "")),
     "42 damaged files are no copies": (

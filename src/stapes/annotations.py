@@ -17,6 +17,7 @@ from stapes.config import SAMPLE_RATE
 from stapes.copies import join
 from stapes.errors import AudioError, DataError
 from stapes.folders import Found, find_recordings, not_a_file
+from stapes.selections import is_label_track, is_selection_table, read_selections, tables_of
 from stapes.tables import LabelRow, read_labels
 
 TABLE_NAME = "metadata.csv"
@@ -29,27 +30,55 @@ END_TOLERANCE_SECONDS = 0.01
 
 
 def clips_of_table(table: Path) -> Dataset:
-    """Clips of a table with file_name and label, and what it says of source, fold and times."""
+    """Clips of a table with file_name and label, and what it says of source, fold and times.
+
+    It may as well be a label track of Audacity's or a selection table of Raven's.
+    """
     if reason := _unusable(table):
         raise DataError(f"{printable(str(table))}: {reason}: put the table of labels there")
     found = find_recordings(table.parent)
+    if is_selection_table(table) or is_label_track(table):
+        return _clips_of(read_selections(table, found.beside), found, root=table.parent, said=table)
     rows, parts = read_labels(table)
-    located, unusable = _locate(rows, table=table, found=found)
-    clips = [_clip(table.parent, row, name=name) for row, name in located]
-    lines = [row.line for row, _ in located]
-    _check_ends(clips, lines, table=table)
-    kept, joined = _join_overlaps(_without_repeats(clips, lines, table=table), table=table)
+    dataset = _clips_of(rows, found, root=table.parent, said=table, of_all=table.name == TABLE_NAME)
+    return replace(dataset, warnings=(*_split_warnings(parts, table=table), *dataset.warnings))
+
+
+def clips_of_selections(root: Path, found: Found) -> Dataset | None:
+    """Clips of the label tracks and selection tables beside the recordings in a folder, if any."""
+    tables = tables_of(root, sorted(os.listdir(root)), found.beside)
+    rows = [row for table in tables for row in read_selections(table, found.beside)]
+    return _clips_of(rows, found, root=root, said=root) if tables else None
+
+
+def _clips_of(
+    rows: Sequence[LabelRow], found: Found, *, root: Path, said: Path, of_all: bool = False
+) -> Dataset:
+    """Clips of rows, matched with their files.
+
+    Args:
+        rows: of one table or several.
+        found: the recordings that there are.
+        root: the folder that names are relative to.
+        said: the table, or the folder of all tables, for messages.
+        of_all: every recording must have a row.
+    """
+    where = printable(str(said))
+    located, unusable = _locate(rows, root=root, where=where, found=found)
+    clips = [_clip(root, row, name=name) for row, name in located]
+    places = [row.where for row, _ in located]
+    _check_ends(clips, places)
+    kept, joined = _join_overlaps(_without_repeats(clips, places), where=where)
     named = {clip.name for clip in kept} | unusable.keys()
     warnings = (
-        *_check_unlabelled(found, named, table=table),
-        *_split_warnings(parts, table=table),
-        *_repeat_warnings(len(clips) - len(kept), table=table),
+        *_check_unlabelled(found, named, where=where, of_all=of_all),
+        *_repeat_warnings(len(clips) - len(kept), where=where),
         *joined,
-        *_overlap_warnings(kept, table=table),
+        *_overlap_warnings(kept, where=where),
     )
-    if table.name == TABLE_NAME:  # which describes the whole folder
+    if of_all or said == root:
         unusable |= {skip.name: skip for skip in found.skipped}
-    return Dataset(table.parent, kept, tuple(unusable.values()), found.ignored, warnings)
+    return Dataset(root, kept, tuple(unusable.values()), found.ignored, warnings)
 
 
 def _clip(root: Path, row: LabelRow, *, name: str) -> Clip:
@@ -65,7 +94,7 @@ def _clip(root: Path, row: LabelRow, *, name: str) -> Clip:
 
 
 def _locate(
-    rows: Sequence[LabelRow], *, table: Path, found: Found
+    rows: Sequence[LabelRow], *, root: Path, where: str, found: Found
 ) -> tuple[list[tuple[LabelRow, str]], dict[str, Skip]]:
     """Rows with the names of their files, and by name what is there and is no recording."""
     names_like = defaultdict(list)
@@ -74,19 +103,19 @@ def _locate(
     located, missing = [], []
     unusable: dict[str, Skip] = {}
     for row in rows:
-        name = _relative(row.file_name, root=table.parent)
+        name = _relative(row.file_name, root=root)
         alike = names_like[_plain(row.file_name)]
-        if not os.path.lexists(table.parent / name) and len(alike) == 1:
+        if not os.path.lexists(root / name) and len(alike) == 1:
             name = alike[0]
-        if not os.path.lexists(table.parent / name):
+        if not os.path.lexists(root / name):
             missing.append(row.file_name)
-        elif reason := _unusable(table.parent / name):
+        elif reason := _unusable(root / name):
             unusable[name] = Skip(name, reason)
         else:
             located.append((row, name))
     if missing:
         raise DataError(
-            f"{printable(str(table))}: {len(missing)} labels for missing files "
+            f"{where}: {len(missing)} labels for missing files "
             f"({listing(missing)}): add the files or remove the rows"
         )
     return located, unusable
@@ -108,10 +137,10 @@ def _unusable(path: Path) -> str | None:
         return f"cannot be read: {error.strerror}"
 
 
-def _check_ends(clips: Sequence[Clip], lines: Sequence[int], *, table: Path) -> None:
+def _check_ends(clips: Sequence[Clip], places: Sequence[str]) -> None:
     """Raise DataError if an event reaches behind its recording, unless that is damaged."""
     durations: dict[Path, float] = {}
-    for clip, line in zip(clips, lines, strict=True):
+    for clip, place in zip(clips, places, strict=True):
         if not clip.is_event:
             continue
         if clip.path not in durations:
@@ -122,7 +151,7 @@ def _check_ends(clips: Sequence[Clip], lines: Sequence[int], *, table: Path) -> 
         durations[clip.path] = duration = _true_seconds(clip.path)
         if last > duration + END_TOLERANCE_SECONDS:
             raise DataError(
-                f"{printable(str(table))}:{line}: the event reaches to {last:g} s, but "
+                f"{place}: the event reaches to {last:g} s, but "
                 f"{printable(clip.name)} ends at {duration:.3f} s: correct the times"
             )
 
@@ -144,19 +173,17 @@ def _true_seconds(path: Path) -> float:
     return math.inf if "damaged" in recording.flags else recording.duration_seconds
 
 
-def _without_repeats(
-    clips: Sequence[Clip], lines: Sequence[int], *, table: Path
-) -> tuple[Clip, ...]:
+def _without_repeats(clips: Sequence[Clip], places: Sequence[str]) -> tuple[Clip, ...]:
     """Clips in order of name and time, equal ones once; DataError if a stretch has two labels."""
-    first: dict[tuple[str, float, float | None], tuple[Clip, int]] = {}
-    for clip, line in zip(clips, lines, strict=True):
+    first: dict[tuple[str, float, float | None], tuple[Clip, str]] = {}
+    for clip, place in zip(clips, places, strict=True):
         key = clip.name, clip.start_seconds, clip.end_seconds
-        known, known_line = first.setdefault(key, (clip, line))
+        known, known_place = first.setdefault(key, (clip, place))
         if known != clip:
             what = "label" if known.label != clip.label else "source or fold"
             raise DataError(
-                f"{printable(str(table))}:{line}: {printable(clip.name)} has another {what} than "
-                f"in line {known_line}: keep one of the two rows{ONE_LABEL * (what == 'label')}"
+                f"{place}: {printable(clip.name)} has another {what} than in {known_place}: "
+                f"keep one of the two rows{ONE_LABEL * (what == 'label')}"
             )
     return tuple(sorted((clip for clip, _ in first.values()), key=_order))
 
@@ -167,7 +194,7 @@ def _order(clip: Clip) -> tuple[bytes, float, float]:
 
 
 def _join_overlaps(
-    clips: tuple[Clip, ...], *, table: Path
+    clips: tuple[Clip, ...], *, where: str
 ) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
     """Events of one file that overlap share audio: one source, whatever the table says."""
     groups: list[list[int]] = []
@@ -186,20 +213,20 @@ def _join_overlaps(
     sources = join([clip.source for clip in clips], groups)
     told = listing(list(dict.fromkeys(clips[group[0]].name for group in new)))
     return tuple(replace(c, source=s) for c, s in zip(clips, sources, strict=True)), (
-        f"{printable(str(table))}: events of different sources overlap in {told}: they share audio,"
+        f"{where}: events of different sources overlap in {told}: they share audio,"
         " and count as one source",
     )
 
 
-def _check_unlabelled(found: Found, named: Set[str], *, table: Path) -> tuple[str, ...]:
+def _check_unlabelled(
+    found: Found, named: Set[str], *, where: str, of_all: bool
+) -> tuple[str, ...]:
     """``metadata.csv`` must name every recording; any other table may be a selection."""
     unlabelled = sorted(set(found.names) - named, key=os.fsencode)
     if not unlabelled:
         return ()
-    message = (
-        f"{printable(str(table))}: {len(unlabelled)} files without labels ({listing(unlabelled)})"
-    )
-    if table.name == TABLE_NAME:
+    message = f"{where}: {len(unlabelled)} files without labels ({listing(unlabelled)})"
+    if of_all:
         raise DataError(f"{message}: add rows for them or move them away")
     return (f"{message}: they are left out",)
 
@@ -213,12 +240,11 @@ def _split_warnings(columns: Sequence[str], *, table: Path) -> tuple[str, ...]:
     )
 
 
-def _repeat_warnings(n_repeated: int, *, table: Path) -> tuple[str, ...]:
-    where = printable(str(table))
+def _repeat_warnings(n_repeated: int, *, where: str) -> tuple[str, ...]:
     return (f"{where}: {n_repeated} repeated row(s) are read once",) if n_repeated else ()
 
 
-def _overlap_warnings(clips: Sequence[Clip], *, table: Path) -> tuple[str, ...]:
+def _overlap_warnings(clips: Sequence[Clip], *, where: str) -> tuple[str, ...]:
     """Tell of events of one file that follow each other before the first has ended."""
     names = [
         a.name
@@ -230,6 +256,6 @@ def _overlap_warnings(clips: Sequence[Clip], *, table: Path) -> tuple[str, ...]:
     if not names:
         return ()
     return (
-        f"{printable(str(table))}: {len(names)} times an event begins before one of another "
+        f"{where}: {len(names)} times an event begins before one of another "
         f"class has ended ({listing(names)}): the same sound is taught as both",
     )

@@ -82,6 +82,8 @@ def load_dataset(data: str | Path) -> Dataset:
               table), ``label`` and optionally ``source``, ``fold``, ``start_seconds``,
               ``end_seconds``. ``metadata.csv`` must name every recording of its folder, any
               other table may name some of them;
+            - a folder of recordings with Audacity's label tracks or Raven's selection tables beside
+              them, or one such table (:mod:`stapes.selections`);
             - a folder with ``train`` and ``test`` and class folders in these;
             - the Kaggle set mmoreaux/audio-cats-and-dogs as downloaded, flat or in folders.
 

@@ -59,6 +59,11 @@ class Found:
     skipped: tuple[Skip, ...]
     ignored: Mapping[str, int]
 
+    @property
+    def beside(self) -> list[str]:
+        """The recordings that lie in the folder itself."""
+        return [name for name in self.names if "/" not in name]
+
 
 def find_recordings(root: Path) -> Found:
     """Find everything that is a recording by its name, in all subfolders.

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 
-from stapes.annotations import TABLE_NAME, clips_of_table
+from stapes.annotations import TABLE_NAME, clips_of_selections, clips_of_table
 from stapes.clips import Clip, Dataset, listing, printable
 from stapes.errors import DataError
 from stapes.folders import Found, find_recordings
@@ -51,11 +51,17 @@ def _from_folder(root: Path) -> Dataset:
         _kaggle_folders,
         _kaggle_flat,
         _parts,
+        _selections,
     )
     for layout in layouts:
         if dataset := layout(root, found):
             return dataset
     return _class_folders(root, found)
+
+
+def _selections(root: Path, found: Found) -> Dataset | None:
+    """Recordings with label tracks or selection tables beside them; not those in class folders."""
+    return clips_of_selections(root, found) if found.beside else None
 
 
 def _class_folders(root: Path, found: Found) -> Dataset:

@@ -6,7 +6,7 @@ import difflib
 import io
 import math
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,15 +25,21 @@ OTHER_NAMES = {
 }
 """What other programs call columns that are read here."""
 
+HEAD_BYTES = 1 << 16
+"""Longer first lines than this are of no table."""
+
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """First characters that make a spreadsheet run a cell (owasp.org, "CSV Injection")."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelRow:
-    """One row of a table of labels; see :class:`stapes.clips.Clip` for the fields."""
+    """One row of a table of labels; see :class:`stapes.clips.Clip` for the fields.
 
-    line: int
+    ``where`` it stands is ``file:line``.
+    """
+
+    where: str
     file_name: str
     label: str
     source: str | None
@@ -73,7 +79,7 @@ def read_labels(path: Path) -> tuple[list[LabelRow], list[str]]:
     where = printable(str(path))
     rows = list(read_table(path, required=REQUIRED, optional=OPTIONAL))
     parts = [name for name in SPLIT_COLUMNS if rows and name in rows[0][1]]
-    return [_label_row(cells, where=f"{where}:{line}", line=line) for line, cells in rows], parts
+    return [label_row(cells, where=f"{where}:{line}") for line, cells in rows], parts
 
 
 def read_table(
@@ -85,7 +91,7 @@ def read_table(
     mark. Bytes that are not UTF-8 are kept as Python keeps them in file names.
     """
     where = printable(str(path))
-    records = _records(_read_text(path), where=where)
+    records = _records(read_text(path), where=where)
     line, header = next(records, (1, []))
     columns = [cell.strip().lower() for cell in header]
     _check_columns(columns, required=required, optional=optional, where=f"{where}:{line}")
@@ -97,14 +103,28 @@ def read_table(
         yield line, dict(zip(columns, cells, strict=True))
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path, n_bytes: int = -1) -> str:
+    """The text of a file, or of its first bytes, in UTF-8 or UTF-16.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(n_bytes)
     except OSError as error:
         raise DataError(f"{printable(str(path))}: cannot be read: {error.strerror}") from error
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", errors="replace")
     return data.decode("utf-8-sig", errors="surrogateescape")
+
+
+def read_head(path: Path) -> str:
+    """The first line of a file that may be no text at all; empty if it cannot be read."""
+    try:
+        return next(iter(read_text(path, HEAD_BYTES).splitlines()), "")
+    except DataError:
+        return ""
 
 
 def _records(text: str, *, where: str) -> Iterator[tuple[int, list[str]]]:
@@ -142,7 +162,16 @@ def _check_columns(
             raise DataError(f"{where}: unknown column {printable(name)}: did you mean {near[0]}?")
 
 
-def _label_row(cells: dict[str, str], *, where: str, line: int) -> LabelRow:
+def label_row(cells: Mapping[str, str], *, where: str) -> LabelRow:
+    """The row that cells by column are, checked.
+
+    Args:
+        cells: those of ``REQUIRED``, and any of ``OPTIONAL``.
+        where: the row stands, as ``file:line``.
+
+    Raises:
+        DataError: an empty cell, or a number that is none or out of range.
+    """
     for name in REQUIRED:
         if not cells[name].strip():
             raise DataError(f"{where}: {name} is empty: fill it or remove the line")
@@ -158,7 +187,7 @@ def _label_row(cells: dict[str, str], *, where: str, line: int) -> LabelRow:
             f"{where}: end_seconds is {end:g}: it must lie after start_seconds, {start or 0.0:g}"
         )
     return LabelRow(
-        line=line,
+        where=where,
         file_name=cells["file_name"],
         label=unicodedata.normalize("NFC", unquoted(cells["label"].strip())),
         source=unquoted(cells.get("source", "").strip()) or None,
