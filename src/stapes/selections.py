@@ -5,7 +5,7 @@ frequencies a line that begins with a backslash
 (https://manual.audacityteam.org/man/importing_and_exporting_labels.html). Raven: a table with the
 columns "Begin Time (s)" and "End Time (s)", a column of the user's for labels, and for sounds of
 several files "Begin File" and "File Offset (s)"
-(https://www.ravensoundsoftware.com/knowledge-base/selection-tables/).
+(as https://rdrr.io/cran/Rraven/man/imp_raven.html reads them).
 """
 
 import re
