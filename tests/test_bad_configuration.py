@@ -79,6 +79,7 @@ USAGE = [
     ("evaluate {run} {tones} --json /dev/answers", "no place for a file"),
     ("audit {table} --json {old}", "old exists and is no JSON: give another name"),
     ("audit {table} --json {clip}", "clip.wav is a recording: give another name"),
+    ("audit {table} --out {table} --overwrite", "table.csv is .*table.csv, which is read"),
     ("audit {table} --out {clip} --overwrite", "clip.wav is a recording: give another name"),
     ("demo --seed -1 --out {new}", "seed is -1: give a whole number from 0"),
     # Paths that are not there.

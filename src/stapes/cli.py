@@ -212,13 +212,15 @@ def audit(
     overwrite: Overwrite = False,
 ) -> None:
     """Find recordings that are copies of one another, overlap, or are damaged."""
+    from stapes.annotations import TABLE_NAME
     from stapes.auditing import audit as run
     from stapes.auditing import write_sources
     from stapes.terminal import print_audit
 
     check_json(json_path, data)
     if out is not None:
-        check_out(out, read=[], overwrite=overwrite)
+        tables = [path for path in (data, data / TABLE_NAME) if path.is_file()]
+        check_out(out, read=tables, overwrite=overwrite)
         if json_path is not None and out.resolve() == json_path.resolve():
             raise UsageError(f"--out and --json are both {out}: give two files")
     with progress_bar() as progress:
