@@ -66,6 +66,11 @@ def test_a_selection_table_of_several_files_goes_by_the_offset_within_each(pond)
         ("night.flac.wav", "cricket", 1.1, 1.6),
         ("pond.wav", "frog", 0.5, 0.9),
     ]
+    paths = [
+        row.replace("Begin File", "Begin Path").replace("night", r"D:\calls\night") for row in rows
+    ]
+    write_table(pond / "all.txt", *paths)
+    assert len(load_dataset(pond).clips) == 2
     write_table(pond / "all.txt", *(row.replace("File Offset (s)", "Offset") for row in rows))
     with pytest.raises(DataError, match=r"all\.txt:1: .* without the column File Offset \(s\)"):
         load_dataset(pond)

@@ -4,7 +4,7 @@ Audacity: a line for each label, "start TAB end TAB label" in seconds, and after
 frequencies a line that begins with a backslash
 (https://manual.audacityteam.org/man/importing_and_exporting_labels.html). Raven: a table with the
 columns "Begin Time (s)" and "End Time (s)", a column of the user's for labels, and for sounds of
-several files "Begin File" and "File Offset (s)"
+several files "Begin File" or "Begin Path", and "File Offset (s)"
 (as https://rdrr.io/cran/Rraven/man/imp_raven.html reads them).
 """
 
@@ -18,7 +18,11 @@ from stapes.tables import LabelRow, label_row, read_head, read_table, read_text
 
 SUFFIXES = frozenset((".txt", ".tsv", ".csv"))
 
-BEGIN, END, OFFSET, FILE = "begin time (s)", "end time (s)", "file offset (s)", "begin file"
+BEGIN, END, OFFSET = "begin time (s)", "end time (s)", "file offset (s)"
+
+FILES = ("begin file", "begin path")
+"""Columns of Raven's, of which the first one there names the file, or where it was."""
+
 LABELS = ("annotation", "label", "species", "class", "call type", "common name")
 """Columns of Raven's, of which the first one there holds the labels."""
 
@@ -106,17 +110,17 @@ def _raven(path: Path, recordings: Sequence[str]) -> Iterator[tuple[str, str, st
         raise DataError(
             f"{printable(str(path))}:1: no column of labels (found {found}): call it Annotation"
         )
-    files = {cells.get(FILE, "") for _, cells in rows}
-    if len(files) > 1 and OFFSET not in columns:
+    file = next((name for name in FILES if name in columns), None)
+    if file and len({cells[file] for _, cells in rows}) > 1 and OFFSET not in columns:
         raise DataError(
             f"{printable(str(path))}:1: selections of several files without the column File Offset"
             " (s): add it in Raven, for its times go on from file to file"
         )
     for line, cells in rows:
         where = f"{printable(str(path))}:{line}"
-        name = cells[FILE] if FILE in columns else _recording_of(path, recordings)
+        name = re.split(r"[/\\]", cells[file])[-1] if file else _recording_of(path, recordings)
         start, end = cells[BEGIN], cells[END]
-        if FILE in columns and OFFSET in columns:
+        if file and OFFSET in columns:
             start, end = _in_file(cells, where=where)
         yield where, name, cells[label], start, end
 
