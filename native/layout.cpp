@@ -42,7 +42,7 @@ void check(const Shape& shape) {
     require(s >= 1 && s <= MAX_PHASES && (s & (s - 1)) == 0, "strides must be 1, 2, 4, 8 or 16");
     step = std::min<int64_t>(step * s, INT32_MAX);
   }
-  require(shape.n_segments >= 1 && shape.hop >= 0, "hop and n_segments must not be negative");
+  require(shape.n_segments >= 1 && shape.hop >= 0, "n_segments must be at least 1, hop at least 0");
   require(shape.n_segments == 1 || shape.hop % step == 0, "hop must be a multiple of all strides");
   require(shape.length + int64_t(shape.hop) * shape.n_segments <= INT32_MAX / 4, "too long");
 }

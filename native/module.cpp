@@ -109,14 +109,18 @@ class Listener {
     const stapes::Shape& shape = listener_.shape();
     const stapes::Layer& last = listener_.last();
     const int64_t length = static_cast<int64_t>(x.size());
+    const size_t n_stretches = starts.size();
+    if (counts.size() != n_stretches || offsets.size() != n_stretches ||
+        scales.size() != n_stretches)
+      throw std::invalid_argument("starts, counts, offsets and scales must be equally many");
     std::vector<stapes::Stretch> stretches;
     int64_t n = 0;
-    for (size_t i = 0; i < starts.size(); n += counts[i++]) {
-      const int64_t start = starts[i], count = counts.at(i);
+    for (size_t i = 0; i < n_stretches; n += counts[i++]) {
+      const int64_t start = starts[i], count = counts[i];
       if (count < 1 || count > (frames ? 1 : shape.n_segments) || start < 0 ||
           start > length - shape.stretch(static_cast<int>(count)))
         throw std::invalid_argument("stretch " + std::to_string(i) + " lies outside of x");
-      stretches.push_back({x.data() + start, counts[i], offsets.at(i), scales.at(i),
+      stretches.push_back({x.data() + start, counts[i], offsets[i], scales[i],
                            pooled.data() + n * last.c_out,
                            frames ? frames->data() + n * last.segment_n * last.c_out : nullptr});
     }

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import struct
 import tracemalloc
 from pathlib import Path
@@ -14,6 +15,7 @@ import soxr
 from forged_audio import RATE, chunk, encoded, fmt, pcm, sound, wav
 from stapes import audio, decoding
 from stapes.containers import source as source_module
+from stapes.containers.source import View
 from stapes.errors import AudioError
 
 TOLERANCE = 1e-5
@@ -250,6 +252,26 @@ def test_a_disk_that_fails_is_told(monkeypatch, capfd):
     with pytest.raises(AudioError, match=r"cannot be read at byte .* check the disk"):
         audio.read(wav(pcm()))
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 5, 12])
+def test_ctrl_c_while_a_file_is_read_is_ctrl_c(monkeypatch, capfd, call):
+    calls, readinto = [], View.readinto
+
+    def struck(view, buffer):
+        calls.append(1)
+        if len(calls) == call:
+            signal.raise_signal(signal.SIGINT)
+        return readinto(view, buffer)
+
+    monkeypatch.setattr(View, "readinto", struck)
+    content = encoded("flac", seconds=30.0)
+    with pytest.raises(KeyboardInterrupt):
+        audio.read(content)
+    assert len(calls) >= call
+    assert capfd.readouterr().err == ""
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert audio.read(content).duration_seconds == pytest.approx(30.0)
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_damaged(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,14 @@ def test_tiny_silent_and_very_short_data_are_judged(n):
     waveforms = [np.zeros(n, np.float32), noise(0, n=n), noise(1, n=n), np.zeros(n, np.float32)]
     found = accuracies(labelled(["a", "b", "a", "b"]), waveforms, [([0, 1], [2, 3]), ([0], [1])])
     assert set(found) == set(baselines.NAMES)
+
+
+def test_that_there_are_many_classes_is_nobodys_mistake():
+    clips = labelled([str(i // 2) for i in range(40)])
+    waveforms = [noise(i, n=800) for i in range(40)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        accuracies(clips, waveforms, alternating(40))
 
 
 def test_the_answers_are_always_the_same():

@@ -249,6 +249,24 @@ def test_cross_validation_counts_distinct_clips_and_says_all_it_should(two_seeds
     json.dumps(metrics)
 
 
+def test_folds_are_called_what_the_data_call_them(tones_folder, tmp_path, no_report):
+    (tmp_path / "in").symlink_to(tones_folder)
+    names = sorted(tones_folder.rglob("*.wav"))
+    rows = [
+        f"in/{p.relative_to(tones_folder)},{p.parent.name},{10 * (i % 3)}"
+        for i, p in enumerate(names)
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(["file_name,label,fold", *rows]))
+    metrics = crossval(tmp_path / "table.csv", seeds=1, **SHORT)
+    assert [row["fold"] for row in metrics["folds"]] == [0, 10, 20]
+    assert [row["clips"]["n"] for row in metrics["folds"]] == [6, 5, 5]
+
+
+def test_the_seed_of_a_cross_validation_is_refused(tones_folder):
+    with pytest.raises(UsageError, match="trains with the seeds 0, 1"):
+        crossval(tones_folder, seed=3)
+
+
 @pytest.mark.parametrize("seeds", [0, -1])
 def test_too_few_seeds_are_told_before_the_work(tmp_path, seeds):
     with pytest.raises(UsageError, match=f"seeds is {seeds}"):

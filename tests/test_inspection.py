@@ -4,7 +4,8 @@ import pytest
 from stapes import inspection
 from stapes.config import ModelConfig
 from stapes.engine import FoldedNetwork, probabilities
-from stapes.segments import cut, passes_gate, peaks
+from stapes.inference import load
+from stapes.segments import cut, passes_gate
 
 CLASSES = tuple("abcdefghij")
 
@@ -83,7 +84,7 @@ def test_contributions_add_up_to_the_logits(n_classes, hop_length):
     shares = probabilities(network.logits(network.prepare(segments)))
     if n_classes > 2:
         direct -= direct.mean(axis=1, keepdims=True)
-    voting = passes_gate(peaks(segments), gate=network.config.gate)
+    voting = passes_gate(np.abs(segments).max(axis=1), gate=network.config.gate)
     assert 0 < voting.sum() < len(voting)
     np.testing.assert_array_equal(found.voting, voting)
     np.testing.assert_allclose(found.segment_probabilities, shares, atol=1e-5)
@@ -187,3 +188,18 @@ def test_drawing_aids_keep_the_extremes():
     columns, group = inspection.strongest_columns(activations, n_columns=100)
     assert (group, columns.shape) == (11, (92, 1))
     assert columns[3, 0] == activations[33:44].max()
+
+
+def test_a_constant_has_no_vote_as_in_prediction():
+    classifier = load("cats-dogs")
+    noise = 0.05 * np.random.default_rng(0).normal(size=40_000).astype(np.float32)
+    clip = np.concatenate([np.full(80_000, 0.4, np.float32), noise])
+    found = inspection.explain_waveform(
+        classifier.network,
+        clip,
+        hop_length=classifier.hop_length(None),
+        clip_temperature=classifier.model.calibration.clip_temperature,
+    )
+    assert found.voting.tolist() == (found.starts + 16_000 > 80_000).tolist()
+    told = list(classifier.predict(clip).probabilities.values())
+    np.testing.assert_allclose(found.probabilities, told, atol=1e-5)

@@ -1,6 +1,7 @@
 """Gains in steps: a segment's own, shared by neighbours, grouped into stretches."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -108,6 +109,20 @@ def test_levels_that_are_ignored_are_alike_bit_for_bit():
 
 
 @pytest.mark.skipif(not native.available(), reason="the kernels are not built")
+def test_segments_that_share_no_blocks_take_no_more_memory_than_a_few_of_them():
+    waveform = np.random.default_rng(0).normal(size=60_000).astype(np.float32)
+    starts = segment_starts(len(waveform), segment_length=16_000, hop_length=33)
+    tracemalloc.start()
+    found = levels(waveform, starts, segment_length=16_000)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 60e6 < 4 * 16_000 * len(starts)
+    for i in (0, 400, len(starts) - 1):
+        alone = levels(waveform, starts[i : i + 1], segment_length=16_000)
+        one = found.offsets[i], found.scales[i], found.peaks[i]
+        assert one == (alone.offsets[0], alone.scales[0], alone.peaks[0])
+
+
 def test_memory_is_kept_for_few_hops():
     waveform, listening = uneven(3), network("classic")
     for hop in range(1024, 11 * 1024, 1024):

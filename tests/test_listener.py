@@ -2,6 +2,8 @@
 
 import math
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -201,6 +203,9 @@ def test_stretches_outside_are_refused():
     for start, count in [(-1, 1), (501, 1), (485, 2), (0, 0), (0, 10_000), (2**63 - 1, 1)]:
         with pytest.raises(ValueError, match="lies outside"):
             pooled(start, count)
+    uneven = Stretches(np.zeros(2, np.int64), np.ones(1, np.int64), np.zeros(2), np.ones(2))
+    with pytest.raises(ValueError, match="equally many"):
+        listener.pooled(waveform, uneven, hop_length=16, n_threads=1)
     with pytest.raises(ValueError, match="n_threads"):
         pooled(0, 1, n_threads=0)
     with pytest.raises(ValueError, match="frames has shape"):
@@ -218,3 +223,32 @@ def test_blocks_are_described(n_blocks, length, seed):
     np.testing.assert_allclose(means, exact.mean(axis=1), rtol=1e-5)
     np.testing.assert_allclose(squares, exact.var(axis=1) * length, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(peaks, np.abs(blocks).max(axis=1, initial=0))
+
+
+FORK = """
+import os, signal, threading
+import numpy as np
+import stapes
+
+wave = np.random.default_rng(0).normal(size=16_000 * 60).astype(np.float32) * 0.1
+classifier = stapes.load("cats-dogs")
+told = classifier.predict(wave[:32_000], hop="dense").probability
+threading.Thread(
+    target=lambda: [classifier.predict(wave, hop="dense") for _ in range(10**6)], daemon=True
+).start()
+ends = []
+for _ in range(8):
+    if (child := os.fork()) == 0:
+        signal.alarm(20)
+        os._exit(classifier.predict(wave[:32_000], hop="dense").probability != told)
+    ends.append(os.waitpid(child, 0)[1])
+print(ends, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_fork_answers_whatever_its_parent_was_at():
+    done = subprocess.run(
+        [sys.executable, "-c", FORK], capture_output=True, text=True, timeout=240, check=True
+    )
+    assert done.stdout.strip() == str([0] * 8)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,20 @@ def test_it_learns_tones_it_has_not_heard():
     state = fit(CONFIG, settings, training=tones(), validation=tones(seed=1))
     assert state.history[-1]["validation_accuracy"] >= 0.95
     assert state.history[-1]["validation_loss"] < 0.4 < state.history[0]["loss"]
+
+
+def test_weights_come_from_the_seed_alone_whoever_else_draws():
+    def initial(seed):
+        settings = TrainingConfig(seed=seed)
+        return training._begin(CONFIG, settings).stepper.tensors()
+
+    before = torch.get_rng_state()
+    alone = [initial(seed) for seed in range(16)]
+    assert torch.equal(torch.get_rng_state(), before)
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(initial, range(16)))
+    assert all(same(a, b) for a, b in zip(alone, together, strict=True))
+    assert not same(alone[0], alone[1])
 
 
 def test_threads_are_those_asked_for_whatever_the_environment_says():

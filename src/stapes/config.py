@@ -292,7 +292,7 @@ def preset_sizes(preset: str) -> dict[str, Any]:
     Raises:
         UsageError: there is no such preset.
     """
-    if preset not in PRESETS:
+    if preset not in list(PRESETS):  # also of what cannot be a key
         raise UsageError(f"preset is {preset!r}: give one of {', '.join(PRESETS)}")
     return PRESETS[preset]
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +61,12 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
 
     Returns:
         Metrics over all folds and seeds, and of each fold and each seed; ``training_seconds`` of
-        each training of a fold.
+        each training of a fold. Folds have the data's own numbers, or 1, 2 and so on.
     """
     started = time.monotonic()
     seeds = in_range("seeds", seeds, 1, experiment.MOST_SEEDS)
+    if "seed" in settings:
+        raise UsageError("crossval trains with the seeds 0, 1 and so on: give seeds, their number")
     options, _ = experiment.parse(settings, preset)  # what is wrong is told before any reading
     sizes = preset_sizes(preset)
     if out is not None:
@@ -180,8 +183,10 @@ def _measure(
     metrics |= account.beside_baselines(together, decoded, pairs, progress=trial.progress)
     by_fold = [Measured.join(parts).known for parts in zip(*answers, strict=True)]
     by_seed = [Measured.join(parts).known for parts in answers]
+    given = sorted({clip.fold for clip in decoded.clips if clip.fold is not None})
     metrics["folds"] = [
-        {"fold": k, **_headline(m, n_repeats=seeds)} for k, m in enumerate(by_fold, start=1)
+        {"fold": fold, **_headline(m, n_repeats=seeds)}
+        for fold, m in zip(given or count(1), by_fold, strict=False)
     ]
     metrics["seeds"] = [{"seed": s, **_headline(m)} for s, m in enumerate(by_seed)]
     if leaking is not None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stapes.errors import AudioError
 from stapes.integrity import Finding, Layout, Source, View
+from stapes.interruption import deferred
 
 Waveform = NDArray[np.float32]
 Frames = NDArray[np.float32] | NDArray[np.int16]
@@ -113,7 +114,7 @@ class Decoder:
         self._view = View(source, layout.pieces)
         self._hush = HUSH if layout.noisy else nullcontext()
         try:
-            with self._hush:
+            with self._hush, deferred():
                 self._file = SequentialFile(self._view)
         except soundfile.LibsndfileError as error:
             reason = self._view.error or AudioError(
@@ -156,7 +157,8 @@ class Decoder:
 
     def skip(self, n_frames: int) -> None:
         """Go on at a frame; only where the layout says that seeking is exact."""
-        self.position = self._file.seek(n_frames)
+        with deferred():
+            self.position = self._file.seek(n_frames)
         self._digest = None
 
     def pieces(self) -> Iterator[Waveform]:
@@ -179,7 +181,7 @@ class Decoder:
     def _read(self, buffer: Frames) -> Frames:
         """The next frames, [T, C]; fewer than asked for at the end and where decoding fails."""
         try:
-            with self._hush:
+            with self._hush, deferred():
                 n_frames = len(self._file.read(out=buffer))
         except soundfile.LibsndfileError as error:
             n_frames = max(0, min(self._file.tell() - self.position, len(buffer)))

@@ -1,9 +1,7 @@
 """Recording -> segment probabilities -> vote -> prediction. Needs no deep-learning framework."""
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from stapes import audio, checkpoint
 from stapes.calibration import scale
 from stapes.checkpoint import Model
-from stapes.config import ModelConfig
+from stapes.config import ModelConfig, is_number
 from stapes.decoding import LOUDEST, SAMPLE_RATES_HZ
 from stapes.engine import FoldedNetwork, probabilities
 from stapes.errors import ModelFileError, UsageError
@@ -251,8 +249,7 @@ class Classifier:
             return self.config.hop_length
         if hop == "dense":
             return self.config.dense_hop_length
-        number = isinstance(hop, Real) and not isinstance(hop, bool) and math.isfinite(hop)
-        samples = round(float(hop) * self.config.sample_rate) if number else 0
+        samples = round(float(hop) * self.config.sample_rate) if is_number(hop) else 0
         if not 1 <= samples <= length:
             raise UsageError(
                 f"hop is {hop!r} seconds: give 'dense' or seconds above 0, at most"
@@ -325,8 +322,8 @@ class Classifier:
         if sample_rate is None or sample_rate == self.config.sample_rate:
             return waveform
         low, high = SAMPLE_RATES_HZ
-        if not low <= sample_rate <= high:
-            raise ValueError(f"sample_rate is {sample_rate}: give {low:,} to {high:,} Hz")
+        if not is_number(sample_rate) or not low <= sample_rate <= high:
+            raise ValueError(f"sample_rate is {sample_rate!r}: give {low:,} to {high:,} Hz")
         resampled: Waveform = soxr.resample(waveform, sample_rate, self.config.sample_rate)
         return resampled
 
@@ -368,7 +365,8 @@ def _within_one(samples: NDArray[Any]) -> Waveform:
         end = int(limits.max) + 1
         middle = (end + int(limits.min)) // 2
         samples = (samples.astype(np.float64) - middle) / (end - middle)
-    return np.ascontiguousarray(samples, np.float32)
+    with np.errstate(over="ignore"):  # what is no longer finite is refused
+        return np.ascontiguousarray(samples, np.float32)
 
 
 def load(model: str | Path) -> Classifier:

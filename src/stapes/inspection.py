@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from stapes.calibration import scale
 from stapes.config import ModelConfig, same_padding
 from stapes.engine import BATCH, FoldedNetwork, probabilities
-from stapes.segments import Waveform, cut, pad, passes_gate, peaks, segment_starts
+from stapes.levels import levels
+from stapes.segments import Waveform, cut, pad, passes_gate, segment_starts
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -341,12 +342,12 @@ def _run(
     network: FoldedNetwork, waveform: Waveform, starts: NDArray[np.int64]
 ) -> tuple[Doubles, Floats]:
     """Frame contributions [N, R, T] and peaks [N] of all segments, a few at a time."""
-    weight, _ = head(network)
+    (weight, _), length = head(network), network.config.segment_length
     contributions, highest = [], []
     for first in range(0, len(starts), BATCH):
         chosen = starts[first : first + BATCH]
-        segments = cut(waveform, chosen, segment_length=network.config.segment_length)
+        segments = cut(waveform, chosen, segment_length=length)
         frames = network.final_frames(network.prepare(segments)).astype(np.float64)  # [B, T, C]
         contributions.append(np.swapaxes(frames @ weight.T, 1, 2) / frames.shape[1])
-        highest.append(peaks(segments))
+        highest.append(levels(waveform, chosen, segment_length=length).peaks)
     return np.concatenate(contributions), np.concatenate(highest)

@@ -1,9 +1,34 @@
-"""Ctrl-C and requests to end, noted between two steps instead of striking anywhere."""
+"""Ctrl-C and requests to end, noted where they would strike amiss."""
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """While it lasts, SIGINT and SIGTERM wait, to be handled behind it.
+
+    For libraries that call Python back from C: there exceptions are printed and lost, and the
+    library goes on with half of what it asked for.
+    """
+    waiting: list[tuple[int, FrameType | None]] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # the only one that handles signals
+        handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {n: handler for n, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda *what: waiting.append(what))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in waiting:
+            handlers[number](number, frame)
 
 
 class Interruption:

@@ -7,7 +7,7 @@ mostly end up with the same gain, bit for bit.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -24,6 +24,9 @@ OFFSET_STEP = 0.125
 
 FINEST_BLOCK = 1024
 """Sums are kept of the longest blocks that divide this and a segment."""
+
+MOST_CUT = 1 << 22
+"""Samples that segments are cut out into at a time, where they share no blocks: 16 MB."""
 
 Array64 = NDArray[np.float64]
 
@@ -61,14 +64,15 @@ def levels(waveform: Waveform, starts: NDArray[np.int64], *, segment_length: int
         segment_length: samples.
     """
     block = math.gcd(segment_length, FINEST_BLOCK)
-    first = int(starts[0])
-    if np.any((starts - first) % block):
-        blocks = _Blocks.of(cut(waveform, starts, segment_length=segment_length), block)
-        begins = np.arange(len(starts)) * (segment_length // block)
-    else:
+    n_blocks, first = segment_length // block, int(starts[0])
+    if not np.any((starts - first) % block):
         blocks = _Blocks.of(waveform[first : int(starts[-1]) + segment_length], block)
-        begins = (starts - first) // block
-    return blocks.levels(begins, segment_length // block)
+        return blocks.levels((starts - first) // block, n_blocks)
+    found = []
+    for some in np.array_split(starts, -(-len(starts) * segment_length // MOST_CUT)):
+        blocks = _Blocks.of(cut(waveform, some, segment_length=segment_length), block)
+        found.append(blocks.levels(np.arange(len(some)) * n_blocks, n_blocks))
+    return Levels(*(np.concatenate(parts) for parts in zip(*map(astuple, found), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,7 +258,7 @@ class Listener:
         """
         self._weights = tuple(map(_plain, kernels)), tuple(map(_plain, biases))
         self._strides, self._segment_length = list(strides), segment_length
-        self._listeners: dict[tuple[int, int], Any] = {}
+        self._listeners: dict[tuple[int, int, int], Any] = {}
         self._shares: bool | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -319,7 +319,7 @@ class Listener:
 
     def _at(self, hop_length: int, n_threads: int) -> Any:
         """Memory for a hop (0 where every segment stands alone) and a number of threads."""
-        key = hop_length, n_threads
+        key = hop_length, n_threads, os.getpid()  # a fork may find its parent's at work, for ever
         listener = self._listeners.get(key)
         if listener is None:
             for old in list(self._listeners)[: 1 - MOST_LISTENERS]:

@@ -57,12 +57,6 @@ def cut(waveform: Waveform, starts: NDArray[np.int64], *, segment_length: int) -
     return segments
 
 
-def peaks(segments: Waveform) -> NDArray[np.float32]:
-    """Largest magnitude of each segment: [N, T] -> [N]."""
-    highest: NDArray[np.float32] = np.maximum(segments.max(axis=-1), -segments.min(axis=-1))
-    return highest
-
-
 def passes_gate(segment_peaks: NDArray[np.float32], *, gate: float) -> NDArray[np.bool_]:
     """Which segments of one clip are loud enough to say something: [N] -> [N].
 

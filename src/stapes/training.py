@@ -7,6 +7,7 @@ every epoch and when asked to end, so a resumed run ends bit for bit as if never
 import hashlib
 import json
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ from stapes.interruption import Interruption
 from stapes.model import Network
 from stapes.segments import passes_gate
 from stapes.stepping import Stepper
+
+_SEEDING = threading.Lock()
+"""Weights are drawn from PyTorch's one random state by one training at a time."""
 
 
 @dataclass(slots=True)
@@ -173,8 +177,9 @@ def check_device(settings: TrainingConfig) -> None:
 
 def _begin(config: ModelConfig, settings: TrainingConfig) -> State:
     check_device(settings)
-    torch.manual_seed(settings.seed)
-    network = Network(config, with_none=settings.n_negatives > 0, low_cut=settings.low_cut)
+    with _SEEDING, torch.random.fork_rng(devices=[]):  # the caller's random state stays
+        torch.default_generator.manual_seed(settings.seed)
+        network = Network(config, with_none=settings.n_negatives > 0, low_cut=settings.low_cut)
     return State(Stepper(network.to(settings.device), weight_decay=settings.weight_decay))
 
 

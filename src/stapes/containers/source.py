@@ -80,7 +80,7 @@ class View(io.RawIOBase):
 
     def __init__(self, source: Source, pieces: Sequence[Piece]) -> None:
         """Lay the pieces out; nothing is read yet."""
-        self.error: AudioError | None = None
+        self.error: Exception | None = None
         self._source = source
         self._pieces = [piece for piece in pieces if len(piece)]
         self._ends = list(accumulate(map(len, self._pieces)))
@@ -129,7 +129,7 @@ class View(io.RawIOBase):
             return piece[offset : offset + length]
         try:
             return self._source.read_at(piece.start + offset, length)
-        except AudioError as error:
+        except Exception as error:
             self.error = error
             return b""
 
