@@ -344,7 +344,7 @@ def test_what_is_no_recording_at_all_is_a_programmers_mistake(classifier, source
         classifier.predict(source)
 
 
-@pytest.mark.parametrize("rate", [0, -16_000, math.nan, math.inf])
+@pytest.mark.parametrize("rate", [0, -16_000, math.nan, math.inf, "16000", True])
 def test_impossible_rates_are_a_programmers_mistake(classifier, rate):
     with pytest.raises(ValueError, match="sample_rate"):
         classifier.predict(noise(100), sample_rate=rate)

@@ -202,6 +202,12 @@ def test_a_number_out_of_range_is_told_with_its_range(field, value):
         ModelConfig(**arguments)
 
 
+@pytest.mark.parametrize("preset", ["clasic", ["classic"], None])
+def test_what_is_no_preset_is_told_with_those_there_are(preset):
+    with pytest.raises(UsageError, match="give one of classic, small, large"):
+        preset_sizes(preset)
+
+
 def test_numpys_numbers_are_kept_as_pythons_own():
     config = ModelConfig(
         ("a", "b"), n_layers=np.int64(2), n_filters=(np.int32(4), np.uint8(6)), gate=np.float32(0.5)

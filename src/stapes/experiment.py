@@ -79,6 +79,9 @@ def parse(
         settings: what was asked for.
         preset: how its networks are trained unless asked otherwise.
         n_classes: where that is known; more take more epochs.
+
+    Raises:
+        UsageError: a name that is no setting, or a value out of its range.
     """
     names = {field.name for field in dataclasses.fields(DataOptions)}
     refuse_unknown(settings, DataOptions, TrainingConfig)
