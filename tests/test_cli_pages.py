@@ -107,6 +107,14 @@ def test_demo_does_all_of_it(stapes, tones_folder, tmp_path, monkeypatch, explai
     assert len(ended.err.splitlines()) == 1
 
 
+def test_demo_trains_as_it_is_asked_to(tones_folder, tmp_path, monkeypatch, explained):
+    monkeypatch.setattr(reporting, "render", lambda *_, **__: "page")
+    quick = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 4}
+    found = demonstration.demo(tones_folder, out=tmp_path, preset="small", threads=1, **quick)
+    assert found["metrics"]["preset"] == "small"
+    assert found["metrics"]["settings"]["steps_per_epoch"] == 2
+
+
 def test_demo_stays_in_its_folder_whatever_the_classes_are_called(
     tones_folder, tmp_path, monkeypatch, explained
 ):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stapes import levels as levels_module
 from stapes import native
 from stapes.config import PRESETS, ModelConfig, preset_sizes
 from stapes.engine import FoldedNetwork
@@ -108,7 +109,6 @@ def test_levels_that_are_ignored_are_alike_bit_for_bit():
     assert found.scales.tolist() == [1, 1]
 
 
-@pytest.mark.skipif(not native.available(), reason="the kernels are not built")
 def test_segments_that_share_no_blocks_take_no_more_memory_than_a_few_of_them():
     waveform = np.random.default_rng(0).normal(size=60_000).astype(np.float32)
     starts = segment_starts(len(waveform), segment_length=16_000, hop_length=33)
@@ -123,6 +123,16 @@ def test_segments_that_share_no_blocks_take_no_more_memory_than_a_few_of_them():
         assert one == (alone.offsets[0], alone.scales[0], alone.peaks[0])
 
 
+def test_segments_longer_than_what_is_cut_at_a_time_have_levels(monkeypatch):
+    monkeypatch.setattr(levels_module, "MOST_CUT", 100)
+    waveform = np.random.default_rng(0).normal(size=2_000).astype(np.float32)
+    found = levels(waveform, np.array([0, 7, 1_000]), segment_length=1_000)
+    np.testing.assert_array_equal(
+        found.peaks, [np.abs(waveform[i : i + 1_000]).max() for i in (0, 7, 1_000)]
+    )
+
+
+@pytest.mark.skipif(not native.available(), reason="the kernels are not built")
 def test_memory_is_kept_for_few_hops():
     waveform, listening = uneven(3), network("classic")
     for hop in range(1024, 11 * 1024, 1024):

@@ -17,11 +17,14 @@ N_SHOWN = 6
 """Recordings whose predictions are shown."""
 
 
-def demo(
+def demo(  # noqa: PLR0913 (each is an option of training)
     data: str | Path | None = None,
     *,
     out: str | Path = "demo",
     seed: int = 0,
+    preset: str | None = None,
+    budget: str | None = None,
+    threads: int | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
     **settings: Any,
@@ -33,6 +36,9 @@ def demo(
         out: folder to write: ``recordings`` (if synthesised), ``run`` and one ``explain-CLASS`` a
             class, of a recording whose prediction is shown, too, if it is not too long.
         seed: of the synthesis and of the training.
+        preset: as for :func:`stapes.train`, like the budget and the threads.
+        budget: a time, which chooses the preset and the epochs.
+        threads: of the processor.
         overwrite: replace an earlier demo in ``out``.
         progress: told how it goes.
         **settings: as for :func:`stapes.train`; a leaking split of the data is made anew.
@@ -46,14 +52,23 @@ def demo(
     folder = Path(out)
     run = folder / "run"
     settings = {"leaks": "regroup", **settings, "seed": seed}
-    _, training_config = experiment.parse(settings, "classic")
+    _, training_config = experiment.parse(settings, preset or "classic")
     check_device(training_config)  # what is wrong is told before anything is written
     runs.refuse_taken(run, resume=None, overwrite=overwrite)
     if data is None:
         progress("synthesising", 0, 1, "")
         data = write_demo(folder / "recordings", seed=seed, overwrite=overwrite)
         progress("synthesising", 1, 1, "")
-    metrics = train(data, out=run, overwrite=overwrite, progress=progress, **settings)
+    metrics = train(
+        data,
+        out=run,
+        preset=preset,
+        budget=budget,
+        overwrite=overwrite,
+        threads=threads,
+        progress=progress,
+        **settings,
+    )
     root = load_dataset(data).root
     held_out = _some_of_each(metrics["held_out"], N_SHOWN // len(metrics["classes"]) or 1)
     paths = list(dict.fromkeys(root / name for name, _ in held_out))

@@ -68,8 +68,8 @@ def levels(waveform: Waveform, starts: NDArray[np.int64], *, segment_length: int
     if not np.any((starts - first) % block):
         blocks = _Blocks.of(waveform[first : int(starts[-1]) + segment_length], block)
         return blocks.levels((starts - first) // block, n_blocks)
-    found = []
-    for some in np.array_split(starts, -(-len(starts) * segment_length // MOST_CUT)):
+    found, n_parts = [], min(-(-len(starts) * segment_length // MOST_CUT), len(starts))
+    for some in np.array_split(starts, n_parts):
         blocks = _Blocks.of(cut(waveform, some, segment_length=segment_length), block)
         found.append(blocks.levels(np.arange(len(some)) * n_blocks, n_blocks))
     return Levels(*(np.concatenate(parts) for parts in zip(*map(astuple, found), strict=True)))
