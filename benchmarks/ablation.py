@@ -123,11 +123,10 @@ def trained(
         training = some_of_each(decoded, training, n_clips, seed=settings.seed)
     state = experiment.learn(decoded, training, config=config, settings=settings)
     measured = measure(FoldedNetwork.fold(config, state.best), *decoded.pick(held)).known
-    right = measured.clip_probabilities().argmax(axis=1) == measured.targets
     owners, shares = measured.segment_probabilities()
     segments = shares.argmax(axis=1) == measured.targets[owners]
     return {
-        "clips": {c.title: int(r) for c, r in zip(measured.clips, right, strict=True)},
+        "clips": {c.title: int(r) for c, r in zip(measured.clips, measured.right, strict=True)},
         "segments": [int(segments.sum()), len(segments)],
         "seconds": round(state.seconds, 1),
         "settings": as_dict(settings),

@@ -133,8 +133,8 @@ def crossval_metrics(names=("cat/cat_1.wav", "dog/dog_1.wav"), *, classes=LABELS
         "baselines": [
             baseline("majority class", 0.593),
             baseline("loudness only", 0.671),
-            baseline("average spectrum, logistic regression", 0.854),
-            baseline("MFCC statistics, SVM", 0.914),
+            baseline("average spectrum + logistic regression", 0.854),
+            baseline("MFCC statistics + SVM", 0.914),
         ],
         "calibration": {
             "clip_temperature": 0.71, "segment_temperature": 1.13, "n_bins": 10,

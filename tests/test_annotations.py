@@ -73,6 +73,14 @@ def test_events_of_one_file_are_one_source(tmp_path):
     assert len(dataset.clips) == 4 and dataset.n_sources == 1 and dataset.warnings == ()
 
 
+def test_a_table_of_whole_paths_does_not_search_the_folder_it_lies_in(tmp_path):
+    write_classes(tmp_path)
+    paths = [str(tmp_path / name) for name in ("cat/0.wav", "dog/0.wav")]
+    write_table(tmp_path / "t.csv", "file_name,label", f"{paths[0]},cat", f"{paths[1]},dog")
+    dataset = load_dataset(tmp_path / "t.csv")
+    assert names(dataset) == ["cat/0.wav", "dog/0.wav"] and dataset.warnings == ()
+
+
 def test_a_table_of_some_files_leaves_the_others_out_and_says_so(tmp_path):
     write_classes(tmp_path)
     write_table(tmp_path / "train.csv", "file_name,label", "cat/0.wav,cat", "dog/0.wav,dog")

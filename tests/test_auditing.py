@@ -209,6 +209,7 @@ def test_events_of_one_file_are_not_compared():
     found = find_shared([*events, copy], [*cuts, waveform], sample_rate=RATE)
     assert [finding.clips for finding in found] == [(0, 2), (1, 2)]
     assert "copy.wav from 1.0 s on" in describe([*events, copy], found[1])["words"]
+    assert "long.wav (1 s to 3 s)" in describe([*events, copy], found[1])["files"]
 
 
 def test_events_of_one_file_have_a_source_each_in_the_results(tmp_path):

@@ -422,7 +422,7 @@ def test_35_a_file_that_becomes_a_fifo_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "cat" / "2.wav")
     decoded = decode(dataset, sample_rate=RATE)
     assert [(s.name, s.reason) for s in decoded.skipped] == [
-        ("cat/2.wav", "a FIFO, not a recording")
+        ("cat/2.wav", "a FIFO, not a file: give a file of audio")
     ]
 
 

@@ -212,6 +212,8 @@ def test_the_summary_compares_on_the_clips_that_were_judged():
     assert weak["difference"]["beaten"]
     assert perfect["difference"]["accuracy"] == pytest.approx(-0.25)
     assert not perfect["difference"]["beaten"]
+    standings = [row["difference"]["better"] for row in found]
+    assert standings == [False, True, True]
     json.dumps(found)
 
 

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
 from stapes import calibration
-from stapes.calibration import Calibration, calibration_error, crossfit, fit_temperature, scale
+from stapes.calibration import (
+    Calibration,
+    calibration_error,
+    crossfit,
+    error_by_chance,
+    fit_temperature,
+    scale,
+)
 
 temperatures = st.floats(calibration.LOWEST, calibration.HIGHEST)
 
@@ -171,6 +178,26 @@ def test_calibration_makes_the_error_small(sureness):
     after = crossfit(targets, shares, np.arange(3000) % 5)
     assert calibration_error(targets, shares) > 0.1
     assert calibration_error(targets, after) < 0.03  # chance: about 0.8 sqrt(10 * 0.15 / 3000)
+
+
+@pytest.mark.parametrize("n", [20, 280])
+def test_true_probabilities_err_more_than_chance_allows_once_in_twenty(n):
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(0.6, 1.0, n)
+    shares = np.stack([sure, 1 - sure], axis=1).astype(np.float32)
+    limit = error_by_chance(shares, [str(i) for i in range(n)])
+    errors = [calibration_error(rng.random(n) >= sure, shares) for _ in range(1000)]
+    assert np.mean(np.array(errors) > limit) == pytest.approx(0.05, abs=0.03)
+
+
+def test_several_seeds_and_clips_of_a_source_leave_as_much_to_chance():
+    sure = np.linspace(0.6, 0.99, 30)
+    shares = np.stack([sure, 1 - sure], axis=1).astype(np.float32)
+    sources = [str(i) for i in range(30)]
+    once = error_by_chance(shares, sources)
+    assert error_by_chance(np.tile(shares, (3, 1)), sources * 3) == pytest.approx(once)
+    assert error_by_chance(shares, ["a"] * 30) > once
+    assert math.isnan(error_by_chance(shares[:0], []))
 
 
 def test_the_error_by_hand():

@@ -106,9 +106,12 @@ def test_model_and_baselines_stand_on_one_axis():
 
 def test_a_baseline_that_is_ahead_is_said_to_be():
     metrics = crossval_metrics()
-    metrics["baselines"] = [baseline("MFCC statistics, SVM", 0.99, beaten=False)]
+    metrics["baselines"] = [baseline("MFCC statistics + SVM", 0.99, beaten=False)]
     note = result_charts.comparison(metrics).rows[1].note.replace("\u00a0", " ")
-    assert note == "2.9 points ahead (0 to 6), p = 0.4: not beaten"
+    assert note == "2.9 points ahead (0 to 6), p = 0.4: too close to call"
+    metrics["baselines"][0]["difference"]["better"] = True
+    note = result_charts.comparison(metrics).rows[1].note
+    assert note.endswith("better than this model")
 
 
 def test_roc_curves_are_drawn_whole_and_their_areas_are_right():
@@ -206,7 +209,7 @@ def test_every_check_of_a_good_result_passes_but_foreign_sounds():
     [
         (["loudness only"], "bad", "loudness"),
         (["majority class"], "bad", "most frequent class"),
-        (["MFCC statistics, SVM"], "doubt", ""),
+        (["MFCC statistics + SVM"], "doubt", ""),
         ([], "good", ""),
     ],
 )
@@ -218,6 +221,62 @@ def test_baselines_that_are_not_beaten_are_named(names, expected, alarming):
     (words,) = (c.words for c in verdict.checks(metrics) if "rule" in c.title)
     assert all(name in words for name in names)
     assert alarming in verdict.alarm(metrics) and bool(verdict.alarm(metrics)) == bool(alarming)
+
+
+def test_a_rule_that_is_clearly_better_is_told_in_red():
+    metrics = crossval_metrics()
+    best = baseline("MFCC statistics + SVM", 0.99, beaten=False)
+    best["difference"]["better"] = True
+    metrics["baselines"] = [baseline("loudness only", 0.5), best]
+    assert state(metrics, "baselines") == "bad"
+    (words,) = (c.words for c in verdict.checks(metrics) if "rule" in c.title)
+    assert "Worse than MFCC statistics + SVM (99.0" in words and "loudness" not in words
+    assert "worse than MFCC statistics + SVM" in verdict.alarm(metrics)
+
+
+@pytest.mark.parametrize(
+    ("interval", "p_value", "words"),
+    [([0.01, 0.03], 0.01, "memory, not skill"), ([-0.01, 0.05], 0.3, "within chance")],
+)
+def test_a_leak_is_called_memory_only_beyond_chance(interval, p_value, words):
+    metrics = crossval_metrics()
+    metrics["by_file"]["difference"] = {"interval": interval, "p_value": p_value}
+    assert words in verdict.checks(metrics)[0].words
+
+
+@pytest.mark.parametrize(
+    ("error", "by_chance", "expected"),
+    [(0.02, 0.04, "good"), (0.02, 0.2, "unknown"), (0.08, 0.1, "unknown"), (0.12, 0.1, "doubt")],
+)
+def test_a_calibration_is_judged_beside_what_chance_makes(error, by_chance, expected):
+    metrics = crossval_metrics()
+    metrics["calibration"] |= {"error_after": error, "error_by_chance": by_chance}
+    assert state(metrics, "calibration") == expected
+
+
+@pytest.mark.parametrize(
+    ("called", "interval", "expected"),
+    [(0.0, [0.0, 0.05], "good"), (0.0, [0.0, 0.71], "unknown"), (0.3, [0.2, 0.4], "doubt")],
+)
+def test_a_few_foreign_sounds_prove_nothing(called, interval, expected):
+    metrics = crossval_metrics()
+    metrics["acceptance"]["foreign"] |= {"called_after": called, "interval": interval}
+    assert state(metrics, "acceptance") == expected
+
+
+def test_few_sources_are_never_enough():
+    metrics = crossval_metrics()
+    found = {c.title for c in verdict.checks(metrics)}
+    assert "Enough recordings" in found
+    metrics["clips"]["n_sources"] = 9
+    assert "Too few recordings" in {c.title for c in verdict.checks(metrics)}
+
+
+def test_all_classes_that_are_missed_are_named():
+    metrics = crossval_metrics()
+    metrics["clips"]["recall"] = {"a": 0.9, "b": 0.4, "c": 0.0}
+    (words,) = (c.words for c in verdict.checks(metrics) if "missed" in c.title)
+    assert "2 of 3 classes" in words and "c 0" in words and "b 40" in words
 
 
 def test_a_wide_interval_a_missed_class_and_a_poor_calibration_raise_doubt():

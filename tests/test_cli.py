@@ -170,6 +170,28 @@ def test_classes_of_too_few_sources_to_refuse_anything_are_named(capsys):
     assert "Nothing called a or c is flagged as none of the classes: fewer than 19 sour" in out
 
 
+def test_where_no_class_refuses_anything_no_list_of_classes_is_printed(capsys):
+    accepting = {"sources_needed": 19, "thresholds": {"a": 0.0, "b": 0.0}}
+    print_metrics(metrics_of(*"ab") | {"acceptance": accepting}, title="data")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Nothing is flagged as none of the classes: fewer than 19 sources" in out
+
+
+def test_a_rule_is_called_worse_better_or_too_close(capsys):
+    def row(name, **standing):
+        return {"name": name, "clips": {"accuracy": 0.5}, "difference": standing}
+
+    rows = [
+        row("x", beaten=False, better=True),
+        row("y", beaten=False, better=False),
+        row("z", beaten=True, better=False),
+    ]
+    print_metrics(metrics_of(*"ab") | {"baselines": rows}, title="data")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Worse than x: 0.500. Not clearly better than y: 0.500." in out
+    assert "better than z" not in out
+
+
 def test_a_terminal_without_unicode_shows_escapes(monkeypatch):
     bytes_out = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_out, encoding="ascii"))

@@ -282,6 +282,7 @@ def test_evaluate_measures_recordings_it_has_not_seen(run_folder, tmp_path):
     check_part(metrics["clips"], n=6)
     assert metrics["clips"]["accuracy"] == metrics["clips"]["roc_area"] == 1
     assert metrics["clips"]["confusion"] == [[3, 0], [0, 3]]
+    assert metrics["profile"] == load(run_folder).model.profile.as_dict()  # what it learnt from
     n_sources = metrics["clips"]["n_sources"]  # all right: Clopper and Pearson's interval
     assert metrics["clips"]["interval"] == pytest.approx([0.025 ** (1 / n_sources), 1])
 

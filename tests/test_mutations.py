@@ -14,6 +14,7 @@ import pytest
 
 from forged_audio import KINDS, encoded, without_xing
 from stapes import audio
+from stapes.containers.layout import FLAGS
 from stapes.errors import AudioError
 
 N_MUTATIONS = 2_000
@@ -121,7 +122,7 @@ def check(name, mutation, content):
         return "refused"
     assert np.isfinite(recording.waveform).all()
     assert 0 < recording.duration_seconds <= LONGEST_SECONDS
-    assert set(recording.flags) <= set(audio.FLAGS)
+    assert set(recording.flags) <= set(FLAGS)
     if mutation in CUTS:
         told = {"damaged"} | ({"length-unverifiable"} if "uncounted" in name else set())
         assert told & set(recording.flags), "a truncation passed for a whole recording"

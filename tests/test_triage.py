@@ -95,6 +95,15 @@ def test_a_class_that_is_always_doubted_is_not_all_listed():
     assert rank([clip(str(i)) for i in range(40)], targets, shares, CLASSES) == []
 
 
+def test_what_the_networks_agree_with_is_not_listed():
+    # The first class is so sure elsewhere that 0.6 for it lies far below its threshold.
+    targets = np.array([0] * 9 + [1] * 3)
+    shares = np.array([[0.99, 0.01]] * 8 + [[0.6, 0.4]] + [[0.9, 0.1], [0.7, 0.3], [0.2, 0.8]])
+    clips = [Clip(Path(str(i)), str(i), "ab"[t], str(i)) for i, t in enumerate(targets)]
+    listed = {s.clip.name for s in rank(clips, targets, shares.astype(np.float32), ("a", "b"))}
+    assert "8" not in listed and "9" in listed
+
+
 def test_perfect_answers_and_nothing_list_nothing():
     clips, targets, _, _ = many(6)
     assert rank(clips, targets, np.eye(2)[targets], CLASSES) == []

@@ -133,7 +133,6 @@ def crossfit(
     groups: NDArray[np.int64],
     *,
     classes: Sequence[str],
-    coverage: float = COVERAGE,
 ) -> NDArray[np.float64]:
     """Which recordings are accepted by thresholds fitted without their own group.
 
@@ -141,17 +140,16 @@ def crossfit(
         judged: as for :func:`fit`.
         groups: a number for each recording [N], the same for all of one source.
         classes: their names in order.
-        coverage: above 0 and below 1.
 
     Returns:
         1 where it is accepted and 0 where not [N]; nan where without its group there are too few
         sources to set the threshold that there is with it.
     """
     accepted = np.zeros(len(groups))
-    set_by_all = fit(judged, classes=classes, coverage=coverage).lowest > 0
+    set_by_all = fit(judged, classes=classes).lowest > 0
     for group in np.unique(groups):
         own = groups == group
-        fitted = fit(judged.pick(~own), classes=classes, coverage=coverage)
+        fitted = fit(judged.pick(~own), classes=classes)
         unknown = set_by_all & (fitted.lowest == 0)
         answers = fitted.accepts(judged.pick(own))
         accepted[own] = np.where(unknown[judged.called[own]], np.nan, answers)

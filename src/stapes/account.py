@@ -54,7 +54,9 @@ def assess(model: Model, measured: Measured) -> dict[str, Any]:
     known, shares = measured.known, measured.known.clip_probabilities()
     after = calibration.scale(shares, model.calibration.clip_temperature)
     metrics = account(known, model.calibration)
-    metrics["calibration"] = _truth(model.calibration, known.targets, before=shares, after=after)
+    metrics["calibration"] = _truth(
+        model.calibration, known.targets, known.sources, before=shares, after=after
+    )
     if model.acceptance.thresholds:
         judged = _judged(known)
         accepted = model.acceptance.accepts(judged)
@@ -90,8 +92,8 @@ def beside_baselines(
         pairs=known_pairs,
         progress=lambda done, total: progress("simple rules", done, total, ""),
     )
-    right = heard.clip_probabilities().argmax(axis=1) == heard.targets
-    return {"baselines": baselines.summarise(predictions, clips, judged=heard.clips, right=right)}
+    told = baselines.summarise(predictions, clips, judged=heard.clips, right=heard.right)
+    return {"baselines": told}
 
 
 def account(measured: Measured, fitted: Calibration, *, n_repeats: int = 1) -> dict[str, Any]:
@@ -124,13 +126,16 @@ def calibrate(measured: Measured, *, n_repeats: int = 1) -> tuple[Calibration, d
         ),
     )
     after = calibration.crossfit(targets, shares, _groups(measured.sources), weight=weight)
-    told = _truth(fitted, targets, n_repeats=n_repeats, before=shares, after=after)
+    told = _truth(
+        fitted, targets, measured.sources, n_repeats=n_repeats, before=shares, after=after
+    )
     return fitted, told
 
 
 def _truth(
     fitted: Calibration,
     targets: NDArray[np.int64],
+    sources: Sequence[str],
     *,
     n_repeats: int = 1,
     **shares: NDArray[np.float32],
@@ -141,6 +146,7 @@ def _truth(
         bins = calibration.reliability(targets, judged)
         told[name] = [bin_ | {"n": max(round(bin_["n"] / n_repeats), 1)} for bin_ in bins]
         told[f"error_{name}"] = calibration.calibration_error(targets, judged)
+    told["error_by_chance"] = calibration.error_by_chance(shares["after"], sources)
     return told
 
 
@@ -196,7 +202,12 @@ def _accepted(
 
 def _called(passed: NDArray[np.bool_], clips: Sequence[Clip]) -> dict[str, Any]:
     """How many foreign sounds are called a class: without thresholds all of them are."""
-    return {"n": len(set(clips)), "called_before": 1.0, "called_after": float(passed.mean())}
+    return {
+        "n": len(set(clips)),
+        "called_before": 1.0,
+        "called_after": float(passed.mean()),
+        "interval": list(evaluation.interval(passed, [clip.source for clip in clips])),
+    }
 
 
 def suspicions(

@@ -3,7 +3,6 @@
 import itertools
 import math
 import os
-import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence, Set
 from dataclasses import replace
@@ -16,17 +15,14 @@ from stapes.clips import Clip, Dataset, Skip, listing, printable
 from stapes.config import SAMPLE_RATE
 from stapes.copies import join
 from stapes.errors import AudioError, DataError
-from stapes.folders import Found, find_recordings, not_a_file
+from stapes.folders import NOTHING, Found, find_recordings, not_a_file
 from stapes.selections import is_label_track, is_selection_table, read_selections, tables_of
-from stapes.tables import LabelRow, read_labels
+from stapes.tables import LabelRow, plain_name, read_labels
 
 TABLE_NAME = "metadata.csv"
 """The table that describes the folder it is in."""
 
 ONE_LABEL = " (a recording has one label; several at once are not supported)"
-
-END_TOLERANCE_SECONDS = 0.01
-"""By how much an event may end behind its recording: the rounding of annotation programs."""
 
 
 def clips_of_table(table: Path) -> Dataset:
@@ -36,11 +32,15 @@ def clips_of_table(table: Path) -> Dataset:
     """
     if reason := _unusable(table):
         raise DataError(f"{printable(str(table))}: {reason}: put the table of labels there")
-    found = find_recordings(table.parent)
+    root, of_all = table.parent, table.name == TABLE_NAME
     if is_selection_table(table) or is_label_track(table):
-        return _clips_of(read_selections(table, found.beside), found, root=table.parent, said=table)
+        found = find_recordings(root)
+        return _clips_of(read_selections(table, found.beside), found, root=root, said=table)
     rows, parts = read_labels(table)
-    dataset = _clips_of(rows, found, root=table.parent, said=table, of_all=table.name == TABLE_NAME)
+    # Whole paths say nothing of the folder that the table happens to lie in.
+    elsewhere = all(os.path.isabs(n) and os.path.lexists(n) for n in (r.file_name for r in rows))
+    found = NOTHING if elsewhere and not of_all else find_recordings(root)
+    dataset = _clips_of(rows, found, root=root, said=table, of_all=of_all)
     return replace(dataset, warnings=(*_split_warnings(parts, table=table), *dataset.warnings))
 
 
@@ -99,12 +99,12 @@ def _locate(
     """Rows with the names of their files, and by name what is there and is no recording."""
     names_like = defaultdict(list)
     for name in found.names:
-        names_like[_plain(name)].append(name)
+        names_like[plain_name(name)].append(name)
     located, missing = [], []
     unusable: dict[str, Skip] = {}
     for row in rows:
         name = _relative(row.file_name, root=root)
-        alike = names_like[_plain(row.file_name)]
+        alike = names_like[plain_name(row.file_name)]
         if not os.path.lexists(root / name) and len(alike) == 1:
             name = alike[0]
         if not os.path.lexists(root / name):
@@ -116,18 +116,13 @@ def _locate(
     if missing:
         raise DataError(
             f"{where}: {len(missing)} labels for missing files "
-            f"({listing(missing)}): add the files or remove the rows"
+            f"({listing(list(dict.fromkeys(missing)))}): add the files or remove the rows"
         )
     return located, unusable
 
 
 def _relative(file_name: str, *, root: Path) -> str:
     return os.path.relpath(os.path.join(root, file_name), root).replace(os.sep, "/")
-
-
-def _plain(name: str) -> str:
-    """A form in which names agree that programs write differently: accents, slashes, spaces."""
-    return unicodedata.normalize("NFC", name.strip().replace("\\", "/"))
 
 
 def _unusable(path: Path) -> str | None:
@@ -146,10 +141,10 @@ def _check_ends(clips: Sequence[Clip], places: Sequence[str]) -> None:
         if clip.path not in durations:
             durations[clip.path] = _duration_seconds(clip.path)
         last = clip.start_seconds if clip.end_seconds is None else clip.end_seconds
-        if last <= durations[clip.path] + END_TOLERANCE_SECONDS:
+        if last <= durations[clip.path] + audio.END_TOLERANCE_SECONDS:
             continue
         durations[clip.path] = duration = _true_seconds(clip.path)
-        if last > duration + END_TOLERANCE_SECONDS:
+        if last > duration + audio.END_TOLERANCE_SECONDS:
             raise DataError(
                 f"{place}: the event reaches to {last:g} s, but "
                 f"{printable(clip.name)} ends at {duration:.3f} s: correct the times"

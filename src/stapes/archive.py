@@ -7,7 +7,7 @@ from typing import Literal
 
 from stapes.clips import Skip, listing
 from stapes.errors import AudioError, DataError, UsageError
-from stapes.folders import find_recordings, not_a_file
+from stapes.folders import find_recordings
 from stapes.inference import Classifier, Prediction, Vote, load
 from stapes.progress import Progress, silent
 
@@ -81,10 +81,6 @@ def _is_there(path: Path) -> bool:
 
 def _one(classifier: Classifier, path: Path, *, hop: Hop, vote: Vote) -> Prediction | Skip:
     try:
-        if reason := not_a_file(path.stat().st_mode):
-            return Skip(str(path), reason)
         return classifier.predict(path, hop=hop, vote=vote)
     except AudioError as error:
         return Skip(str(path), str(error).removeprefix(f"{path}: "))
-    except OSError as error:
-        return Skip(str(path), f"cannot be read: {error.strerror}")

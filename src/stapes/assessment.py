@@ -11,12 +11,13 @@ from stapes import account, evaluation, experiment, reporting, runs
 from stapes.clips import listing
 from stapes.dataset import DecodedDataset
 from stapes.errors import DataError
-from stapes.experiment import DataOptions, Leaks
+from stapes.experiment import DataOptions
 from stapes.foreign import read_foreign, strangers
 from stapes.inference import Classifier, load
 from stapes.measurement import Measured, measure, measure_foreign
 from stapes.memory import Memory
 from stapes.progress import Progress, silent
+from stapes.regrouping import Leaks
 
 
 def evaluate(
@@ -69,6 +70,7 @@ def evaluate(
             known = memory.knows(decoded, progress=progress)
             decoded = _without_known(decoded, known, chosen.leaks, model=name)
         _check_labels(decoded, classifier, data)
+        decoded = _told_of_calibration(decoded, memories[str(model)].calibrated_by(decoded))
         measured = measure(classifier.network, decoded.clips, decoded.waveforms, progress=progress)
         foreign = read_foreign(chosen.foreign, progress, beside=decoded)
         answers = [memory.knows(foreign, progress=progress) for memory in memories.values()]
@@ -80,11 +82,10 @@ def evaluate(
         if other is not None:
             theirs = measure(other.network, decoded.clips, decoded.waveforms, progress=progress)
             metrics["against"] = _compare(measured, theirs) | {"model": str(against)}
-        profile = experiment.profile_of(decoded)
-        metrics |= experiment.provenance(
-            "evaluate", data, decoded, foreign, profile=profile, started=started
-        )
+        metrics |= experiment.provenance("evaluate", data, decoded, foreign, started=started)
         metrics |= {"audit": audit, "leaks": chosen.leaks, "model": str(model)}
+        learnt_from = classifier.model.profile
+        metrics["profile"] = learnt_from.as_dict() if learnt_from else None
         doubts = account.suspicions(measured.known, classifier.model.calibration)
         metrics["suspicious"] = [suspicion.as_dict() for suspicion in doubts[0]]
         if folder is not None:
@@ -141,11 +142,21 @@ def _without_known(
     return replace(left, warnings=(*decoded.warnings, f"{told}; these are left out"))
 
 
+def _told_of_calibration(decoded: DecodedDataset, known: Sequence[bool]) -> DecodedDataset:
+    """Warn where probabilities and thresholds are judged on what they were made by."""
+    if not any(known):
+        return decoded
+    told = (
+        f"{sum(known)} of the {len(known)} recordings set the model's temperature and thresholds:"
+        " its probabilities look truer than they are, and more of its own sounds kept"
+    )
+    return replace(decoded, warnings=(*decoded.warnings, told))
+
+
 def _compare(ours: Measured, theirs: Measured) -> dict[str, Any]:
     """By how much ours is better on the same clips, and how likely by chance."""
     ours, theirs = ours.known, theirs.known
-    right, other = (m.clip_probabilities().argmax(axis=1) == m.targets for m in (ours, theirs))
     return {
-        "clips": {"accuracy": float(other.mean())},
-        "difference": evaluation.compare(right, other, ours.sources),
+        "clips": {"accuracy": float(theirs.right.mean())},
+        "difference": evaluation.compare(ours.right, theirs.right, ours.sources),
     }

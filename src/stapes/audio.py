@@ -17,11 +17,9 @@ import numpy as np
 import soxr
 
 from stapes import integrity
+from stapes.containers.source import Source
 from stapes.decoding import Decoder, NonFinite, Waveform, without_nul_tail
 from stapes.errors import AudioError
-from stapes.integrity import FLAGS
-
-__all__ = ["FLAGS", "AudioStream", "NonFinite", "Recording", "Waveform", "open_stream", "read"]
 
 MOST_SAMPLES = 1 << 27
 """Longest waveform that :func:`read` returns: 512 MiB, 2.3 h at 16 kHz."""
@@ -40,7 +38,7 @@ class Recording:
     Attributes:
         waveform: [T] float32, mono, in [-1, 1] nominally.
         sample_rate: Hz.
-        flags: words of :data:`stapes.integrity.FLAGS`, such as "damaged".
+        flags: words of :data:`stapes.containers.layout.FLAGS`, such as "damaged".
         notes: the sentences behind them.
         file_sample_rate: Hz, of the file itself.
     """
@@ -81,7 +79,7 @@ class AudioStream:
         self._start = round(start_seconds * sample_rate)
         self._end = None if end_seconds is None else round(end_seconds * sample_rate)
         self._n_delivered = 0
-        self._source = integrity.Source(source)
+        self._source = Source(source)
         self.name = self._source.name
         try:
             if self._end is not None and self._end <= self._start:
@@ -102,7 +100,7 @@ class AudioStream:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Words of :data:`stapes.integrity.FLAGS`; complete after the last block."""
+        """Words of :data:`stapes.containers.layout.FLAGS`; complete after the last block."""
         return tuple(dict.fromkeys(finding.flag for finding in self._decoder.findings))
 
     @property

@@ -20,20 +20,8 @@ from stapes.files import write_text
 from stapes.fingerprint import RATE_HZ
 from stapes.progress import Progress, silent
 from stapes.segments import Waveform
-from stapes.sharing import Finding, Heard, cache_folder, compare, find_shared, hear, in_threads
+from stapes.sharing import Finding, Heard, compare, hear, in_threads
 from stapes.tables import FORMULA_STARTS, quoted
-
-__all__ = [
-    "Finding",
-    "audit",
-    "cache_folder",
-    "describe",
-    "find_shared",
-    "find_sources",
-    "leaks",
-    "summarise",
-    "write_sources",
-]
 
 CONCERNS: dict[str, Callable[[Clip], Hashable]] = {
     "two labels": lambda clip: clip.label,
@@ -118,15 +106,15 @@ def describe(clips: Sequence[Clip], finding: Finding) -> dict[str, Any]:
     """A finding for JSON and for people.
 
     Returns:
-        ``kind``, ``files``, ``labels``, ``concerns`` (of "two labels", "train and test", "two
-        folds"), ``words`` (a sentence), and for audio that was aligned ``offset_seconds``,
-        ``overlap_seconds``, ``similarity``, ``gain_db`` and ``inverted``.
+        ``kind``, ``files`` (with the times of events), ``labels``, ``concerns`` (of "two labels",
+        "train and test", "two folds"), ``words`` (a sentence), and for audio that was aligned
+        ``offset_seconds``, ``overlap_seconds``, ``similarity``, ``gain_db`` and ``inverted``.
     """
     chosen = [clips[i] for i in finding.clips]
     words = [_words(chosen, finding), *_concern_words(chosen)]
     result: dict[str, Any] = {
         "kind": finding.kind,
-        "files": [clip.name for clip in chosen],
+        "files": [clip.title for clip in chosen],
         "labels": [clip.label for clip in chosen],
         "concerns": _concerns(chosen),
         "words": "; ".join(words),
@@ -256,15 +244,20 @@ def _words(clips: Sequence[Clip], finding: Finding) -> str:
     if where is None:
         what = "the same file" if finding.kind == "same bytes" else "the same samples"
         return f"{listing(names)} hold {what}"
-    changes = f"{where.gain_db:+.1f} dB" if abs(where.gain_db) >= 0.5 else ""
+    changes = (
+        f"{where.gain_db:+.1f} dB".replace("-", "\N{MINUS SIGN}")
+        if abs(where.gain_db) >= 0.5
+        else ""
+    )
     changes += (", inverted" if changes else "inverted") if where.inverted else ""
     aside = f"similarity {where.similarity:.2f}" + (f", {changes}" if changes else "")
     if finding.kind == "same audio":
         return f"{names[1]} is the same audio as {names[0]} ({aside})"
     start = where.start_seconds
+    first, second = (max(t, 0.0) for t in (start, start - where.offset_seconds))
     return (
-        f"{where.shared_seconds:.1f} s of {names[0]} from {start:.1f} s on are in {names[1]} "
-        f"from {max(start - where.offset_seconds, 0.0):.1f} s on ({aside})"
+        f"{where.shared_seconds:.1f} s of {names[0]} from {first:.1f} s on are in {names[1]} "
+        f"from {second:.1f} s on ({aside})"
     )
 
 

@@ -10,19 +10,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import dct
 
 from stapes import evaluation
 from stapes.clips import Clip, Progress
 from stapes.segments import Waveform, pad
+from stapes.splits import Pairs
 
 Features = NDArray[np.float64]
-Pairs = Sequence[tuple[Sequence[int], Sequence[int]]]
-"""For each fold the clips to learn from and those to judge."""
-
 MAJORITY = "majority class"
 LOUDNESS = "loudness only"
-SPECTRUM = "average spectrum, logistic regression"
-MFCC = "MFCC statistics, SVM"
+SPECTRUM = "average spectrum + logistic regression"
+MFCC = "MFCC statistics + SVM"
 NAMES = (MAJORITY, LOUDNESS, SPECTRUM, MFCC)
 
 FRAME_SECONDS = 0.032
@@ -144,10 +143,7 @@ def mfcc_statistics(bands_db: Features) -> Features:
     Returns:
         [4 * N_COEFFICIENTS].
     """
-    angles = np.pi / N_BANDS * (np.arange(N_BANDS)[:, None] + 0.5) * np.arange(N_COEFFICIENTS)
-    cosines = np.sqrt(2 / N_BANDS) * np.cos(angles)
-    cosines[:, 0] /= np.sqrt(2)
-    cepstrum = bands_db @ cosines
+    cepstrum = dct(bands_db, norm="ortho")[:, :N_COEFFICIENTS]
     steps = np.diff(cepstrum, axis=0) if len(cepstrum) > 1 else np.zeros_like(cepstrum)
     parts = [stat(axis=0) for part in (cepstrum, steps) for stat in (part.mean, part.std)]
     return np.concatenate(parts)
@@ -207,8 +203,9 @@ def summarise(
 
     Returns:
         For every rule ``name``, ``clips`` (accuracy, balanced_accuracy, n, interval) over the
-        clips that were judged, each once, and the ``difference`` of the network from it, which
-        is ``beaten`` if the whole interval lies above 0 and chance explains it no better than that.
+        clips that were judged, each once, and the ``difference`` of the network from it. The rule
+        is ``beaten`` if the whole interval lies above 0 and chance explains it no better than
+        that, and ``better`` if it lies below.
     """
     labels, targets = np.unique([clip.label for clip in clips], return_inverse=True)
     place = {clip: i for i, clip in enumerate(clips)}
@@ -227,10 +224,9 @@ def summarise(
         }
         difference = evaluation.compare(right, correct[rows], [clip.source for clip in judged])
         surely = difference["p_value"] < 1 - evaluation.CONFIDENCE
-        beaten = surely and difference["interval"][0] > 0
-        summaries.append(
-            {"name": name, "clips": told, "difference": difference | {"beaten": beaten}}
-        )
+        low, high = difference["interval"]
+        standing = {"beaten": surely and low > 0, "better": surely and high < 0}
+        summaries.append({"name": name, "clips": told, "difference": difference | standing})
     return summaries
 
 

@@ -47,11 +47,11 @@ from stapes.terminal import (
     finish,
     open_closed,
     print_metrics,
-    print_predictions,
     print_protocols,
     progress_bar,
     save_json,
     say,
+    table_lines,
     tell_run,
     tell_skipped,
     write_lines,
@@ -165,7 +165,7 @@ def crossval(
             **settings,
         )
     save_json(metrics, json_path)
-    print_metrics(metrics, title=f"{len(metrics['folds'])} folds, {seeds} seeds")
+    print_metrics(metrics, title=f"{len(metrics['folds'])} folds, seeds: {seeds}")
     tell_run(out)
     finish(metrics)
 
@@ -308,7 +308,8 @@ def explain(
     """Draw what the network does with one recording, layer by layer."""
     from stapes.explanation import explain as run
 
-    page = run(model, clip, out=out, overwrite=overwrite)
+    with progress_bar() as progress:
+        page = run(model, clip, out=out, overwrite=overwrite, progress=progress)
     say(f"wrote {page} and the figures beside it")
 
 
@@ -327,7 +328,7 @@ def demo(
     with progress_bar() as progress:
         results = run(data, out=out, seed=seed, overwrite=overwrite, progress=progress)
     print_metrics(results["metrics"], title="Held-out sources")
-    print_predictions(results["predictions"])
+    write_lines(table_lines(results["predictions"], ()), None)
     for name, path in results["pages"].items():
         say(f"{name}: {path}")
     finish(results["metrics"])

@@ -245,7 +245,7 @@ def _sum_in_words(explanation: ClipExplanation) -> str:
     function = "sigmoid" if len(classes) == 2 else "softmax"
     label = printable(explanation.label, limit=18)
     logit = f"{segment.logits[explanation.row]:+.2f}".replace("-", "−")
-    return f"logit {logit}  →  {function}  →  {label} {share:.1%}"
+    return f"logit {logit}  →  {function}  →  {label} {100 * share:.1f} %"
 
 
 def _draw_waterfall(axes: Axes, steps: Sequence[float], *, colours: tuple[str, str]) -> None:

@@ -1,7 +1,5 @@
 """Labels corrected by a table: the clips of a data set, with what somebody heard in them."""
 
-import math
-import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
@@ -11,7 +9,7 @@ from typing import NamedTuple
 
 from stapes.clips import Clip, Dataset, listing, printable
 from stapes.errors import DataError
-from stapes.tables import is_utf8, read_table, unquoted
+from stapes.tables import is_utf8, number, plain_name, read_table, unquoted
 
 LEAVE_OUT = "-"
 """The label of a clip that should not be used at all."""
@@ -90,26 +88,13 @@ def _correction(cells: Mapping[str, str], *, where: str, line: int) -> Correctio
         raise DataError(f"{where}: label is empty: give one, or {LEAVE_OUT} to leave the clip out")
     if label is not None and not is_utf8(label):
         raise DataError(f"{where}: label {printable(label)} is not UTF-8: save as UTF-8")
-    start, end = (_seconds(cells, name, where=where) for name in ("start_seconds", "end_seconds"))
+    start, end = (number(cells, name, where=where) for name in ("start_seconds", "end_seconds"))
     return Correction(line, cells["file_name"], label, start, end)
 
 
 def _normal(label: str) -> str:
     """A label as tables of labels have it."""
     return unicodedata.normalize("NFC", label.strip())
-
-
-def _seconds(cells: Mapping[str, str], name: str, *, where: str) -> float | None:
-    text = cells.get(name, "").strip()
-    if not text:
-        return None
-    try:
-        seconds = float(text.replace(",", "."))
-    except ValueError:
-        seconds = math.nan
-    if not math.isfinite(seconds):
-        raise DataError(f"{where}: {name} is {printable(text)!r}: give seconds")
-    return seconds
 
 
 class _Places:
@@ -121,14 +106,14 @@ class _Places:
         self._exact, self._alike = defaultdict(list), defaultdict(list)
         for i, clip in enumerate(dataset.clips):
             self._exact[clip.name].append(i)
-            self._alike[_plain(clip.name)].append(i)
+            self._alike[plain_name(clip.name)].append(i)
 
     def find(self, row: Correction, *, where: str) -> int:
         """Index of the clip that a row is about."""
         names = unquoted(row.file_name), row.file_name
         found = next((self._exact[n] for n in names if n in self._exact), None)
         if found is None:
-            found = next((self._alike[p] for p in map(_plain, names) if p in self._alike), [])
+            found = next((self._alike[p] for p in map(plain_name, names) if p in self._alike), [])
         name = printable(names[0])
         if not found:
             raise DataError(
@@ -157,12 +142,6 @@ class _Places:
         if end is None or clip.end_seconds is None:
             return end is clip.end_seconds
         return abs(clip.end_seconds - end) <= TIME_TOLERANCE_SECONDS
-
-
-def _plain(name: str) -> str:
-    """A form in which names agree that programs write differently: accents, slashes, spaces."""
-    normal = unicodedata.normalize("NFC", name.strip().replace("\\", "/"))
-    return os.path.normpath(normal).replace(os.sep, "/")
 
 
 def _changes(dataset: Dataset, labels: Mapping[int, str | None], *, where: str) -> tuple[str, ...]:

@@ -9,8 +9,11 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stapes import account, experiment, reporting, runs
+import numpy as np
+
+from stapes import account, evaluation, experiment, reporting, runs
 from stapes.checkpoint import Model
+from stapes.clips import Clip
 from stapes.config import ModelConfig, TrainingConfig, as_dict, in_range, preset_sizes
 from stapes.dataset import DecodedDataset
 from stapes.engine import FoldedNetwork
@@ -97,10 +100,8 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
         measured, metrics, knowledge = _measure(trial, pairs, leaking, seeds)
         profile = experiment.profile_of(decoded)
         started -= sum(trial.earlier_seconds)
-        metrics |= experiment.provenance(
-            "crossval", data, decoded, trial.foreign, profile=profile, started=started
-        )
-        metrics |= {"audit": audit, "leaks": options.leaks}
+        metrics |= experiment.provenance("crossval", data, decoded, trial.foreign, started=started)
+        metrics |= {"profile": profile.as_dict(), "audit": audit, "leaks": options.leaks}
         metrics |= {"preset": preset, "settings": as_dict(base)}
         metrics["training_seconds"] = trial.seconds[: seeds * len(pairs)]
         doubts = account.suspicions(measured.known, knowledge["calibration"])
@@ -192,8 +193,24 @@ def _measure(
     if leaking is not None:
         found = trial.answers(leaking, seeds, task="split by file, to compare")
         joined = Measured.join([part for of_seed in found for part in of_seed])
-        metrics["by_file"] = _headline(joined.known, n_repeats=seeds)
+        leaked, honest = _right(found), _right(answers)
+        difference = evaluation.compare(
+            np.array([leaked[key] for key in honest]),
+            np.array(list(honest.values())),
+            [clip.source for _, clip in honest],
+        )
+        metrics["by_file"] = _headline(joined.known, n_repeats=seeds) | {"difference": difference}
     return together, metrics, knowledge
+
+
+def _right(answers: Answers) -> dict[tuple[int, Clip], bool]:
+    """Whether each clip of a class was right, by seed."""
+    return {
+        (seed, clip): bool(right)
+        for seed, parts in enumerate(answers)
+        for measured in [Measured.join(parts).known]
+        for clip, right in zip(measured.clips, measured.right, strict=True)
+    }
 
 
 def _split_by_file(decoded: DecodedDataset, *, n_folds: int) -> Pairs | None:

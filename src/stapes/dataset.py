@@ -13,21 +13,9 @@ from stapes.clips import Clip, Dataset, Progress, Skip, listing, printable
 from stapes.config import SAMPLE_RATE
 from stapes.copies import join, same_files, waveform_key
 from stapes.errors import AudioError, DataError
-from stapes.folders import not_a_file
 from stapes.layouts import read_layout
 from stapes.negatives import beside_negatives, is_negative
 from stapes.segments import Waveform
-
-__all__ = [
-    "Clip",
-    "Dataset",
-    "DecodedDataset",
-    "Progress",
-    "Skip",
-    "decode",
-    "list_clips",
-    "load_dataset",
-]
 
 N_THREADS = 2
 """Clips read at a time; decoding releases the interpreter, and more would fill the memory."""
@@ -201,8 +189,6 @@ def read_clip(clip: Clip, *, sample_rate: int) -> audio.Recording | Skip:
     """Read one clip, or say why it cannot be read: damaged, gone, or changed meanwhile."""
     try:
         before = os.stat(clip.path)
-        if reason := not_a_file(before.st_mode):
-            return Skip(clip.name, reason)
         recording = audio.read(
             clip.path,
             sample_rate=sample_rate,

@@ -11,8 +11,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from stapes.containers.layout import Finding, Layout
+from stapes.containers.source import Source, View
 from stapes.errors import AudioError
-from stapes.integrity import Finding, Layout, Source, View
 from stapes.interruption import deferred
 
 Waveform = NDArray[np.float32]

@@ -6,7 +6,7 @@ from typing import Any
 from stapes import experiment, runs
 from stapes.archive import predict
 from stapes.clips import Skip
-from stapes.dataset import load_dataset
+from stapes.dataset import list_clips
 from stapes.explanation import MAX_SECONDS, explain
 from stapes.files import file_name
 from stapes.holdout import train
@@ -69,7 +69,7 @@ def demo(  # noqa: PLR0913 (each is an option of training)
         progress=progress,
         **settings,
     )
-    root = load_dataset(data).root
+    root = list_clips(data).root
     held_out = _some_of_each(metrics["held_out"], N_SHOWN // len(metrics["classes"]) or 1)
     paths = list(dict.fromkeys(root / name for name, _ in held_out))
     answers = [p for p in predict(run, paths) if not isinstance(p, Skip)]

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from stapes import __version__
-from stapes.auditing import Finding, find_sources, summarise
-from stapes.auditing import leaks as divided
-from stapes.clips import Clip, listing
+from stapes.auditing import summarise
+from stapes.clips import Clip
 from stapes.config import SAMPLE_RATE, ModelConfig, TrainingConfig, as_dict, preset_training
 from stapes.copies import mark
 from stapes.corrections import apply_labels
@@ -24,16 +23,16 @@ from stapes.measurement import targets_of
 from stapes.negatives import is_negative
 from stapes.profile import TrainingProfile, describe, profile
 from stapes.progress import Progress
+from stapes.regrouping import Leaks, regrouped
+from stapes.segments import Waveform
 from stapes.sharing import cache_folder, find_shared
-from stapes.splits import check_undivided, split
+from stapes.splits import split
 
 if TYPE_CHECKING:
     from stapes.generator import Examples
     from stapes.training import State, Step
 
 MOST_SEEDS = 10_000
-
-Leaks = Literal["refuse", "regroup", "allow"]
 
 N_EXAMPLES = 3
 """Recordings of each class that the report shows."""
@@ -140,67 +139,7 @@ def read(
         progress=progress,
         cache=cache_folder(),
     )
-    return _regrouped(decoded, findings, options.leaks), summarise(decoded.clips, findings)
-
-
-def _regrouped(
-    decoded: DecodedDataset, findings: Sequence[Finding], leaks: Leaks
-) -> DecodedDataset:
-    """Join the sources of clips that share audio, and look at the data's own split.
-
-    A recording that is on both sides as a whole is an error in the data. Clips that only overlap
-    are not: folds and parts leave out of the training what shares a source with those judged.
-    """
-    clips = decoded.clips
-    if leaks == "refuse":
-        copies = [finding for finding in findings if finding.kind != "overlap"]
-        check_undivided(_with_sources(clips, copies))
-    told = (*_told(clips, findings, leaks), *_contradictions(clips, findings))
-    joined = _with_sources(clips, findings)
-    return replace(decoded, clips=joined, warnings=(*decoded.warnings, *told))
-
-
-def _contradictions(clips: Sequence[Clip], findings: Sequence[Finding]) -> tuple[str, ...]:
-    """What to know of clips that share audio and are called by different names."""
-    found = [f.clips for f in findings if len({clips[i].label for i in f.clips}) > 1]
-    if not found:
-        return ()
-    pairs = [" = ".join(clips[i].title for i in indices[:2]) for indices in found]
-    told = f"recordings with different labels share audio ({_n_pairs(found)}): "
-    return (told + listing(pairs, n_shown=3) + ": correct the labels, or remove one of each",)
-
-
-def _with_sources(clips: Sequence[Clip], findings: Sequence[Finding]) -> tuple[Clip, ...]:
-    sources = find_sources(clips, findings)
-    return tuple(replace(clip, source=s) for clip, s in zip(clips, sources, strict=True))
-
-
-def _told(clips: Sequence[Clip], findings: Sequence[Finding], leaks: Leaks) -> tuple[str, ...]:
-    """What to know of clips that share audio and were taken for strangers."""
-    new = [f for f in findings if len({clips[i].source for i in f.clips}) > 1]
-    if not new:
-        return ()
-    pairs = [" = ".join(clips[i].title for i in finding.clips[:2]) for finding in new]
-    told = f"recordings that share audio now count as one source ({_n_pairs(new)}): "
-    crossing = [
-        *divided(clips, new, [clip.fold for clip in clips]),
-        *divided(clips, new, [clip.part for clip in clips]),
-    ]
-    if not crossing:
-        return (told + listing(pairs, n_shown=3),)
-    action = (
-        "RESULTS ARE TOO GOOD"
-        if leaks == "allow"
-        else "nothing is learnt from what shares audio with the part that is judged"
-    )
-    return (
-        told + listing(pairs, n_shown=3),
-        f"of these on two sides of the data's own split: {_n_pairs(crossing)}; {action}",
-    )
-
-
-def _n_pairs(pairs: Sequence[object]) -> str:
-    return "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
+    return regrouped(decoded, findings, options.leaks), summarise(decoded.clips, findings)
 
 
 def class_names(clips: Sequence[Clip]) -> tuple[str, ...]:
@@ -304,8 +243,13 @@ def about(
     state: "State",
     preset: str,
     settings: TrainingConfig,
+    *,
+    judged: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """What a model remembers of its training; the same for the same training."""
+    """What a model remembers of its training; the same for the same training.
+
+    Clips that it was ``judged`` on, and did not learn from, set its temperature and thresholds.
+    """
     clips, waveforms = decoded.pick(training)
     n_clips = Counter(clip.label for clip in clips)
     return {
@@ -316,8 +260,13 @@ def about(
         "clips": {label: n_clips[label] for label in class_names(clips)},
         "sources": len({clip.source for clip in clips}),
         "seconds_of_audio": round(sum(map(len, waveforms)) / decoded.sample_rate, 1),
-        "recordings": "".join(sorted({mark(waveform) for waveform in waveforms})),
+        "recordings": _marks(waveforms),
+        "calibrated_on": _marks(decoded.pick(judged)[1]),
     }
+
+
+def _marks(waveforms: Sequence[Waveform]) -> str:
+    return "".join(sorted({mark(waveform) for waveform in waveforms}))
 
 
 def profile_of(decoded: DecodedDataset) -> TrainingProfile:
@@ -338,7 +287,6 @@ def provenance(
     decoded: DecodedDataset,
     foreign: DecodedDataset,
     *,
-    profile: TrainingProfile,
     started: float,
 ) -> dict[str, Any]:
     """What the results of every protocol say of themselves and of inputs left out."""
@@ -352,7 +300,6 @@ def provenance(
         "seconds": time.monotonic() - started,
         "version": __version__,
         "examples": examples,
-        "profile": profile.as_dict(),
     } | left_out(decoded, foreign)
 
 

@@ -4,15 +4,22 @@ from pathlib import Path
 
 from stapes import audio
 from stapes.errors import StapesError, UsageError
+from stapes.files import remove_orphans
 from stapes.inference import load
 from stapes.inspection import explain_waveform
+from stapes.progress import Progress, silent
 
 MAX_SECONDS = 300.0
 """Longer recordings make figures that nobody can read."""
 
 
 def explain(
-    model: str | Path, clip: str | Path, *, out: str | Path, overwrite: bool = False
+    model: str | Path,
+    clip: str | Path,
+    *,
+    out: str | Path,
+    overwrite: bool = False,
+    progress: Progress = silent,
 ) -> Path:
     """Write what the network does with one recording: figures as PNG and SVG, and one page.
 
@@ -21,6 +28,7 @@ def explain(
         clip: a recording of at most five minutes.
         out: the folder to write; made if it is missing.
         overwrite: replace the page and the figures that are there.
+        progress: told how it goes.
 
     Returns:
         The page's path.
@@ -54,6 +62,12 @@ def explain(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StapesError(f"{folder}: cannot be made ({error.strerror}); choose another") from error
+    remove_orphans(folder)
     return write_explanation(
-        folder, explanation, name=Path(clip).name, model=Path(model).name, notes=notes
+        folder,
+        explanation,
+        name=Path(clip).name,
+        model=Path(model).name,
+        notes=notes,
+        progress=progress,
     )

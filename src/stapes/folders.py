@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from stapes.clips import Skip
+from stapes.containers.source import kind_of
 
 AUDIO_SUFFIXES = frozenset(
     (
@@ -25,13 +26,6 @@ PARTIAL_SUFFIXES = frozenset(
 
 JUNK_NAMES = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"))
 """Files and folders that operating systems leave behind, in lower case."""
-
-SPECIAL_FILES = {
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 class Kind(Enum):
@@ -63,6 +57,10 @@ class Found:
     def beside(self) -> list[str]:
         """The recordings that lie in the folder itself."""
         return [name for name in self.names if "/" not in name]
+
+
+NOTHING = Found((), (), (), {})
+"""What lies below a folder that was not looked at."""
 
 
 def find_recordings(root: Path) -> Found:
@@ -145,8 +143,5 @@ def classify(entry: os.DirEntry[str]) -> tuple[Kind, str]:
 
 def not_a_file(mode: int) -> str | None:
     """Why an entry of this mode is no recording: a folder or special file; None for a file."""
-    if stat.S_ISREG(mode):
-        return None
-    if stat.S_ISDIR(mode):
-        return "a folder, not a recording"
-    return f"{SPECIAL_FILES.get(stat.S_IFMT(mode), 'a special file')}, not a recording"
+    kind = kind_of(mode)
+    return f"{kind}, not a recording" if kind else None

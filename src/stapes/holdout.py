@@ -101,12 +101,11 @@ def train(  # noqa: PLR0913 (each is an option of the command)
         learnt, _ = experiment.hold_out(decoded, training, training_config)
         metrics |= account.beside_baselines(tested, decoded, [(learnt, test)], progress=progress)
         profile = experiment.profile_of(decoded.only(training))
-        about = experiment.about(decoded, training, state, preset, training_config)
+        about = experiment.about(decoded, training, state, preset, training_config, judged=test)
         model = Model(config, state.best, about, profile=profile, **knowledge)
         started -= state.earlier_seconds
-        metrics |= experiment.provenance(
-            "train", data, decoded, foreign, profile=profile, started=started
-        ) | {
+        metrics |= experiment.provenance("train", data, decoded, foreign, started=started) | {
+            "profile": profile.as_dict(),
             "audit": audit,
             "leaks": options.leaks,
             "preset": preset,

@@ -10,11 +10,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from stapes.containers import aiff, flac, mpeg, ogg, riff
-from stapes.containers.layout import FLAGS, Finding, Layout
-from stapes.containers.source import Source, View
+from stapes.containers.layout import Finding, Layout
+from stapes.containers.source import Source
 from stapes.errors import AudioError
-
-__all__ = ["FLAGS", "Finding", "Layout", "Source", "View", "inspect"]
 
 SUFFIXES = {
     "WAV": (".wav", ".wave", ".bwf", ".rf64", ".w64"),

@@ -69,6 +69,13 @@ class Measured:
         """The source of each clip [N]."""
         return [clip.source for clip in self.clips]
 
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether the vote of each clip is its class [N]."""
+        called = self.clip_probabilities().argmax(axis=1)
+        right: NDArray[np.bool_] = called == self.targets
+        return right
+
     def clip_probabilities(self, vote: Vote = "mean") -> NDArray[np.float32]:
         """The vote of every clip: [N, n_classes]."""
         votes = [output.vote(vote, gate=self.config.gate) for output in self.outputs]

@@ -23,11 +23,14 @@ class Memory:
 
     Attributes:
         marks: of each of them.
+        calibrating: marks of those that it did not learn from, but that set its temperature and
+            thresholds.
         clips: those that can still be read, if the model lies in the folder of its run.
         warnings: what is not known.
     """
 
     marks: frozenset[str]
+    calibrating: frozenset[str]
     clips: DecodedDataset
     warnings: tuple[str, ...] = ()
 
@@ -40,15 +43,14 @@ class Memory:
             path: where it came from: a file, a run folder or a name.
             progress: told how it goes.
         """
-        written = str(model.about.get("recordings", ""))
-        marks = {written[i : i + MARK_LENGTH] for i in range(0, len(written), MARK_LENGTH)}
+        marks, calibrating = (_marks(model, key) for key in ("recordings", "calibrated_on"))
         data = _data_of(Path(path))
         rate = model.config.sample_rate
         read = _read(data if marks else None, sample_rate=rate, progress=progress)
         clips = read.only([i for i, w in enumerate(read.waveforms) if mark(w) in marks])
         where = f"no longer in {data}" if data else "not at hand"
         told = f"what {path} learnt from is {where}: only exact copies are recognised"
-        return cls(frozenset(marks), clips, (told,) if marks and not clips.clips else ())
+        return cls(marks, calibrating, clips, (told,) if marks and not clips.clips else ())
 
     def knows(self, decoded: DecodedDataset, *, progress: Progress) -> list[bool]:
         """For each clip, whether the model learnt from it, or from what shares audio with it.
@@ -64,6 +66,17 @@ class Memory:
         known = [mark(waveform) in self.marks for waveform in decoded.waveforms]
         shared = shares_audio(decoded, self.clips, progress=progress)
         return [a or b for a, b in zip(known, shared, strict=True)]
+
+    def calibrated_by(self, decoded: DecodedDataset) -> list[bool]:
+        """For each clip, whether it set the model's temperature and thresholds."""
+        return [mark(waveform) in self.calibrating for waveform in decoded.waveforms]
+
+
+def _marks(model: Model, key: str) -> frozenset[str]:
+    """What a model remembers of some recordings."""
+    written = str(model.about.get(key, ""))
+    starts = range(0, len(written), MARK_LENGTH)
+    return frozenset(written[i : i + MARK_LENGTH] for i in starts)
 
 
 def shares_audio(asked: DecodedDataset, among: DecodedDataset, *, progress: Progress) -> list[bool]:

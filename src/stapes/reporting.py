@@ -9,7 +9,7 @@ from stapes import checkpoint, runs, triage
 from stapes.checkpoint import Model
 from stapes.clips import Skip
 from stapes.config import SAMPLE_RATE
-from stapes.dataset import DecodedDataset, load_dataset, read_clip
+from stapes.dataset import DecodedDataset, list_clips, read_clip
 from stapes.errors import DataError, UsageError
 from stapes.files import write_json, write_text
 from stapes.inspection import ClipExplanation, explain_waveform
@@ -39,12 +39,13 @@ def report(run: str | Path) -> Path:
         ModelFileError: its model is damaged.
     """
     folder = Path(run)
-    model = folder / checkpoint.MODEL_FILE
     metrics = _read_metrics(folder / runs.METRICS_FILE)
+    path = folder / checkpoint.MODEL_FILE
+    model = checkpoint.load(path) if path.exists() else None
     page = render(
         metrics,
-        recordings=_on_disk(metrics["data"]),
-        model=checkpoint.load(model) if model.exists() else None,
+        recordings=_on_disk(metrics["data"], sample_rate=_rate_of(model)),
+        model=model,
         history=_read_history(folder / runs.HISTORY_FILE),
     )
     write_text(folder / runs.REPORT_FILE, page)
@@ -98,19 +99,23 @@ def render(
         history=history,
         recording=recordings,
         explanations=_explanations(metrics, recordings, model) if model else None,
-        sample_rate=model.config.sample_rate if model else SAMPLE_RATE,
+        sample_rate=_rate_of(model),
     )
 
 
-def _on_disk(data: str) -> Recordings:
+def _rate_of(model: Model | None) -> int:
+    return model.config.sample_rate if model else SAMPLE_RATE
+
+
+def _on_disk(data: str, *, sample_rate: int) -> Recordings:
     """Waveforms of clips that are read when they are asked for, if they are still there."""
     try:
-        clips = {clip.title: clip for clip in load_dataset(data).clips}
+        clips = {clip.title: clip for clip in list_clips(data).clips}
     except DataError:
         clips = {}
 
     def read(title: str) -> Waveform | None:
-        found = read_clip(clips[title], sample_rate=SAMPLE_RATE) if title in clips else None
+        found = read_clip(clips[title], sample_rate=sample_rate) if title in clips else None
         return None if found is None or isinstance(found, Skip) else found.waveform
 
     return read

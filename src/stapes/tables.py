@@ -5,6 +5,7 @@ import csv
 import difflib
 import io
 import math
+import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,12 @@ def unquoted(cell: str) -> str:
 def is_utf8(text: str) -> bool:
     """Whether no byte of the text was undecodable when it was read."""
     return not any("\udc80" <= c <= "\udcff" for c in text)
+
+
+def plain_name(name: str) -> str:
+    """A form in which names agree that programs write differently: accents, slashes, spaces."""
+    normal = unicodedata.normalize("NFC", name.strip().replace("\\", "/"))
+    return os.path.normpath(normal).replace(os.sep, "/")
 
 
 def read_labels(path: Path) -> tuple[list[LabelRow], list[str]]:
@@ -177,9 +184,9 @@ def label_row(cells: Mapping[str, str], *, where: str) -> LabelRow:
             raise DataError(f"{where}: {name} is empty: fill it or remove the line")
     if not is_utf8(cells["label"]):
         raise DataError(f"{where}: label {printable(cells['label'])} is not UTF-8: save as UTF-8")
-    start = _number(cells.get("start_seconds", ""), name="start_seconds", where=where)
-    end = _number(cells.get("end_seconds", ""), name="end_seconds", where=where)
-    fold = _number(cells.get("fold", ""), name="fold", where=where)
+    start, end, fold = (
+        number(cells, n, where=where) for n in ("start_seconds", "end_seconds", "fold")
+    )
     if fold is not None and not fold.is_integer():
         raise DataError(f"{where}: fold is {fold}: give a whole number")
     if end is not None and end <= (start or 0.0):
@@ -197,14 +204,15 @@ def label_row(cells: Mapping[str, str], *, where: str) -> LabelRow:
     )
 
 
-def _number(text: str, *, name: str, where: str) -> float | None:
-    """A finite number from 0 up, with a decimal point or comma; None for an empty cell."""
-    if not text.strip():
+def number(cells: Mapping[str, str], name: str, *, where: str) -> float | None:
+    """A finite number from 0 up, with a decimal point or comma; None where the cell is empty."""
+    text = cells.get(name, "").strip()
+    if not text:
         return None
     try:
-        number = float(text.replace(",", "."))
+        value = float(text.replace(",", "."))
     except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or number < 0 or "_" in text:
+        value = math.nan
+    if not math.isfinite(value) or value < 0 or "_" in text:
         raise DataError(f"{where}: {name} is {printable(text)!r}: give a number from 0 up")
-    return number
+    return value

@@ -130,15 +130,22 @@ def _verdict(metrics: Mapping[str, Any]) -> Iterator["str | Text"]:
         yield f"A split by file says {leaking:.3f} of clips, an honest one says {honest:.3f}."
     for row in metrics.get("baselines", []):
         if not row["difference"]["beaten"]:
-            line = f"Not better beyond chance than {row['name']}: {row['clips']['accuracy']:.3f}."
-            yield Text(line, style="bold red" if "loudness" in row["name"] else "yellow")
+            ahead = row["difference"]["better"]
+            than = f"{'Worse' if ahead else 'Not clearly better'} than {row['name']}"
+            style = "bold red" if ahead or "loudness" in row["name"] else "yellow"
+            yield Text(f"{than}: {row['clips']['accuracy']:.3f}.", style=style)
     if known := metrics.get("calibration"):
         before, after = known["error_before"], known["error_after"]
-        yield f"Calibration error {after:.3f} ({before:.3f} before calibration)."
+        yield (
+            f"Calibration error {after:.3f} ({before:.3f} before calibration; chance alone makes"
+            f" up to {known['error_by_chance']:.3f})."
+        )
     accepting = metrics.get("acceptance", {})
-    if off := [printable(k) for k, v in accepting.get("thresholds", {}).items() if v == 0]:
+    thresholds = accepting.get("thresholds", {})
+    if off := [printable(name) for name, threshold in thresholds.items() if threshold == 0]:
+        called = f"called {' or '.join(off)} " if len(off) < len(thresholds) else ""
         few = f"fewer than {accepting['sources_needed']} sources give no threshold"
-        yield f"Nothing called {' or '.join(off)} is flagged as none of the classes: {few}."
+        yield f"Nothing {called}is flagged as none of the classes: {few}."
     if foreign := accepting.get("foreign"):
         share, n = foreign["called_after"], foreign["n"]
         yield f"Of {n:,} foreign sounds {share:.3f} are taken for a class (all without thresholds)."
@@ -192,11 +199,6 @@ def _print(what: "str | Table | Text") -> None:
     from rich.console import Console
 
     Console(markup=False, emoji=False, highlight=False).print(what, soft_wrap=isinstance(what, str))
-
-
-def print_predictions(predictions: Iterable["Prediction"]) -> None:
-    """Answers as a table on stdout."""
-    sys.stdout.writelines(table_lines(predictions, ()))
 
 
 def table_lines(

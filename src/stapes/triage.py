@@ -13,20 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stapes.clips import Clip, printable
-from stapes.corrections import apply_labels
 from stapes.files import file_name, write_text
 from stapes.tables import quoted
-
-__all__ = [
-    "Region",
-    "Suspicion",
-    "Timeline",
-    "apply_labels",
-    "rank",
-    "regions",
-    "write_audacity",
-    "write_csv",
-]
 
 COLUMNS = (
     "file_name",
@@ -92,9 +80,9 @@ def rank(
     Confident learning (Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating
     Uncertainty in Dataset Labels"): a class's threshold is the mean probability that clips
     labelled so get for it; subtracting it from the probabilities makes easy and hard classes
-    comparable. A clip is listed if another class then beats the label; the order is that of the
-    margin between the two. Wrong labels come first and clips that are merely hard behind, so
-    whoever listens may stop where the labels are right again.
+    comparable. A clip is listed if its label is not the likeliest class, and another still beats
+    it then; the order is that of the margin between the two. Wrong labels come first and clips
+    that are merely hard behind, so whoever listens may stop where the labels are right again.
 
     Args:
         clips: the clips [N].
@@ -109,7 +97,8 @@ def rank(
     rows = np.flatnonzero(targets >= 0)
     lengths = [None] * len(clips) if durations_seconds is None else list(durations_seconds)
     suggested, disagreement = _disagreement(targets[rows], shares[rows].astype(np.float64))
-    listed = np.flatnonzero(disagreement > 0.5 + ROUNDING)
+    disagrees = shares[rows].argmax(axis=1) != targets[rows]
+    listed = np.flatnonzero(disagrees & (disagreement > 0.5 + ROUNDING))
     order = listed[np.argsort(-disagreement[listed], kind="stable")]
     return [
         Suspicion(
@@ -143,7 +132,7 @@ def _disagreement(
 
 
 def write_csv(path: str | Path, suspicions: Sequence[Suspicion]) -> None:
-    """Write the clips as a table in which to correct labels, for :func:`apply_labels`.
+    """Write the clips as a table to correct, for :func:`stapes.corrections.apply_labels`.
 
     Whoever has heard a clip writes into the empty column ``new_label`` what it is, or "-" to
     leave the clip out. Rows left as they are change nothing.
@@ -153,7 +142,6 @@ def write_csv(path: str | Path, suspicions: Sequence[Suspicion]) -> None:
     writer.writerow(COLUMNS)
     for suspicion in suspicions:
         clip = suspicion.clip
-        whole = clip.start_seconds == 0 and clip.end_seconds is None
         end = "" if clip.end_seconds is None else repr(float(clip.end_seconds))
         writer.writerow(
             [
@@ -163,7 +151,7 @@ def write_csv(path: str | Path, suspicions: Sequence[Suspicion]) -> None:
                 quoted(suspicion.suggested),
                 f"{suspicion.disagreement:.3f}",
                 quoted(_likeliest(suspicion.probabilities)),
-                "" if whole else repr(float(clip.start_seconds)),
+                repr(float(clip.start_seconds)) if clip.is_event else "",
                 end,
             ]
         )

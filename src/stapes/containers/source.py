@@ -41,7 +41,7 @@ class Source:
     def _open(self, path: str | Path) -> BinaryIO:
         try:
             # A FIFO that becomes a file between the two calls must not block the open either.
-            kind = _kind(os.stat(path).st_mode)
+            kind = kind_of(os.stat(path).st_mode)
             if kind:
                 raise AudioError(f"{self.name}: {kind}, not a file: give a file of audio")
             flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -134,16 +134,16 @@ class View(io.RawIOBase):
             return b""
 
 
-def _kind(mode: int) -> str:
-    """What a path is if it is not a regular file."""
+def kind_of(mode: int) -> str:
+    """What a path of this mode is; empty for a regular file."""
     kinds = {
         stat.S_IFDIR: "a folder",
-        stat.S_IFIFO: "a pipe",
+        stat.S_IFIFO: "a FIFO",
         stat.S_IFSOCK: "a socket",
         stat.S_IFCHR: "a device",
         stat.S_IFBLK: "a device",
     }
-    return "" if stat.S_ISREG(mode) else kinds.get(stat.S_IFMT(mode), "something else")
+    return "" if stat.S_ISREG(mode) else kinds.get(stat.S_IFMT(mode), "a special file")
 
 
 def _one_line(name: str) -> str:

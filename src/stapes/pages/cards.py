@@ -107,15 +107,6 @@ class Pair:
     axis: Axis | None = None
 
 
-def shown_recordings(metrics: Metrics) -> list[str]:
-    """Names of the recordings that the page of a result plays or draws, each once."""
-    rows = [*_mistakes(metrics), *_suspicious(metrics)]
-    names = [row["name"] for row in rows]
-    names += [name for finding in _findings(metrics) for name in finding["files"][:2]]
-    names += [name for chosen in _examples(metrics).values() for name in chosen]
-    return list(dict.fromkeys(names))
-
-
 def _mistakes(metrics: Metrics) -> Sequence[Metrics]:
     return (metrics.get("mistakes") or [])[:MAX_MISTAKES]
 

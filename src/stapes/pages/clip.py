@@ -15,6 +15,7 @@ from stapes.files import write_text
 from stapes.inspection import ClipExplanation
 from stapes.pages.media import audio_uri
 from stapes.pages.rendering import render
+from stapes.progress import Progress, silent
 
 PAGE_FILE, FIGURES = "index.html", ("when", "layers", "contributions", "filters")
 FILES = (PAGE_FILE, *(f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg")))
@@ -94,6 +95,7 @@ def write_explanation(
     name: str,
     model: str = "",
     notes: Sequence[str] = (),
+    progress: Progress = silent,
 ) -> Path:
     """Write the figures of a clip as PNG and SVG, and the page that shows them.
 
@@ -103,13 +105,16 @@ def write_explanation(
         name: what the clip is called.
         model: what the model is called.
         notes: what prediction says is unusual about it, in sentences.
+        progress: told how it goes.
 
     Returns:
         The page's path.
     """
     figures = {key: cache(draw) for key, draw in explanation_figures(explanation).items()}
-    for key, draw in figures.items():
+    for n_done, (key, draw) in enumerate(figures.items()):
+        progress("drawing", n_done, len(figures), key)
         save_figure(draw(WIDE), Path(folder) / key)
+    progress("drawing", len(figures), len(figures), PAGE_FILE)
     page = Path(folder) / PAGE_FILE
     write_text(page, render_explanation(explanation, figures, name=name, model=model, notes=notes))
     return page
@@ -153,10 +158,11 @@ def _clip_words(explanation: ClipExplanation) -> dict[str, tuple[str, str]]:
             " in stronger colour where it responds more. The last row is what each moment adds.",
         ),
         "contributions": (
-            "How the answer adds up",
-            f"How much each filter of the last layer heard on average, times its weight, one step"
-            f" after the other: steps to the right speak for {towards}, to the left {left}."
-            " They end at the logit, which is the probability before calibration in another form.",
+            "How one segment's answer adds up",
+            "For the segment that is marked above: how much each filter of the last layer heard on"
+            f" average, times its weight, one step after the other: steps to the right speak for"
+            f" {towards}, to the left {left}. They end at this segment's logit. The clip's own"
+            " answer, at the top, is the mean over its segments, and then calibrated.",
         ),
         "filters": (
             "The first layer's filters",

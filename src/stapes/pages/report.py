@@ -7,15 +7,12 @@ from typing import Any
 from stapes.inspection import ClipExplanation
 from stapes.pages import cards, layer_cards, result_charts, verdict, wording
 from stapes.pages.cards import Recording
-from stapes.pages.cards import shown_recordings as shown_recordings
 from stapes.pages.confusions import confusion
 from stapes.pages.rendering import render
+from stapes.profile import MEASURES
 
 MAX_FINDINGS = 20
 """Findings of the audit that are listed."""
-
-QUANTILES = {"level_db", "peak_db", "noise_db", "bandwidth_hz", "clipped_share"}
-"""Measures of the training recordings of which three quantiles are remembered."""
 
 
 def render_report(
@@ -36,18 +33,17 @@ def render_report(
         title: of the page.
         history: rows of history.jsonl.
         recording: the waveform [T] of a clip by its name, None where it cannot be had; asked
-            for those of :func:`stapes.pages.cards.shown_recordings`.
+            once for each clip that is played or drawn.
         explanations: of one recording of each class.
         sample_rate: of the waveforms, in Hz.
     """
-    read, rate = cache(recording or _nothing), sample_rate
-    values = _measured(metrics) | _heard(metrics, read, sample_rate)
+    values = _measured(metrics) | _heard(metrics, cache(recording or _nothing), sample_rate)
     best = metrics.get("best_epoch")
     curves = [result_charts.learning(history, name, best) for name in ("loss", "accuracy")]
     values["learning"] = [curve for curve in curves if curve]
     values["tried"] = any("validation_loss" in row for row in history)
     values["stacks"] = layer_cards.stacks(explanations)
-    return render("report.html", metrics=metrics, title=title, sample_rate=rate, **values)
+    return render("report.html", metrics=metrics, title=title, sample_rate=sample_rate, **values)
 
 
 def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +100,7 @@ def _profile(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     if not found:
         return None
     words = {key: wording.named(key) for key in found}
-    ranges = {key: v for key, v in found.items() if isinstance(v, list) and key in QUANTILES}
+    ranges = {key: v for key, v in found.items() if isinstance(v, list) and key in MEASURES}
     return {
         "facts": {words[k]: wording.plain(v, k) for k, v in found.items() if k not in ranges},
         "ranges": {words[k]: [wording.plain(q, k) for q in v] for k, v in ranges.items()},
@@ -113,7 +109,7 @@ def _profile(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _made(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """How the result came about: what is not a measurement."""
-    keys = ("data", "preset", "best_epoch", "seed", "version")
+    keys = ("data", "preset", "best_epoch", "version")
     return {key: metrics[key] for key in keys if metrics.get(key) is not None} | dict(
         verdict.part(metrics, "settings")
     )

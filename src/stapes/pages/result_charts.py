@@ -8,7 +8,7 @@ from typing import Any
 
 from stapes.colours import PAGE_ACCENT, PAGE_LINE, PAGE_MUTED, class_colour
 from stapes.pages.charts import Axis, Chart, Dot, Row, dot, draw_line, make_axis, share_axis
-from stapes.pages.verdict import beaten, part
+from stapes.pages.verdict import beaten, better, part
 from stapes.pages.wording import SPACE, chance, count, known, percent, points, span
 
 MAX_CURVES = 6
@@ -48,7 +48,7 @@ def comparison(metrics: Metrics) -> Rows | None:
     measured = [("this model", part(metrics, "clips"), "", True)]
     measured += [(b["name"], b["clips"], _against(b), False) for b in baselines]
     if naive:
-        note = "the same model, its sources divided between training and test: too good to be true"
+        note = "the same model, sources on both sides of the split: it may know what it judges"
         measured.append(("this model, split by file", naive, note, False))
     return _rows(measured)
 
@@ -65,7 +65,9 @@ def _against(baseline: Metrics) -> str:
         low, high = sorted(interval) if side == "behind" else sorted(-end for end in interval)
         said += f" ({span([low, high]).removesuffix(f'{SPACE}%')})"
     said += f", {p_value}" if p_value else ""
-    return said if beaten(baseline) else said + ": not beaten"
+    if beaten(baseline):
+        return said
+    return said + (": better than this model" if better(baseline) else ": too close to call")
 
 
 def repeats(metrics: Metrics, key: str, name: str) -> Rows | None:

@@ -18,6 +18,15 @@ GOOD_CALIBRATION = 0.05
 GOOD_ACCEPTANCE = 0.05
 """The largest calibration error, and share of foreign sounds taken for a class, that pass."""
 
+TELLING = 0.1
+"""If chance makes more than this of either, there are too few recordings to tell."""
+
+NEEDED_SOURCES = 10
+"""Below this number of sources no interval is trusted to be narrow."""
+
+MISSED, MOST_NAMED = 0.5, 6
+"""A class of which less is found is missed; so many are named."""
+
 
 CONCERNS = {
     "two labels": "under two labels",
@@ -61,33 +70,57 @@ def beaten(baseline: Mapping[str, Any]) -> bool:
     return bool(part(baseline, "difference").get("beaten"))
 
 
+def better(baseline: Mapping[str, Any]) -> bool:
+    """Whether a baseline is better than the model beyond chance."""
+    return bool(part(baseline, "difference").get("better"))
+
+
 def judged_baselines(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The baselines that were compared with the model."""
     return [b for b in part(metrics, "baselines") or () if part(b, "difference")]
 
 
 def alarm(metrics: Mapping[str, Any]) -> str:
-    """What must be said in red: the model knows no more than a rule that hears nothing."""
-    failed = [b["name"] for b in judged_baselines(metrics) if not beaten(b)]
-    if LOUDNESS in failed:
+    """What must be said in red: the model is not known to do more than a rule that hears nothing.
+
+    Or it is known to do less than a simple rule.
+    """
+    judged = judged_baselines(metrics)
+    by_name = {b["name"]: b for b in judged if not beaten(b)}
+    if LOUDNESS in by_name:
         return (
-            "This model does not beat loudness. Knowing only how loud a clip is gives an answer"
-            f" that is as good, within chance: {_difference(metrics, LOUDNESS)}. Whatever it"
-            " learnt, it is not yet the sound."
+            "It is not clearly better than loudness: knowing only how loud a clip is gives"
+            f" {_theirs(by_name[LOUDNESS])} of clips, this model {_ours(metrics)}."
+            f" {_why(by_name[LOUDNESS])}"
         )
-    if "majority class" in failed:
+    if "majority class" in by_name:
         return (
-            "This model does not beat always giving the most frequent class:"
-            f" {_difference(metrics, 'majority class')}."
+            "It is not clearly better than always giving the most frequent class:"
+            f" {_theirs(by_name['majority class'])} of clips, this model {_ours(metrics)}."
+            f" {_why(by_name['majority class'])}"
+        )
+    if ahead := [b for b in judged if better(b)]:
+        best = max(ahead, key=lambda b: b["clips"]["accuracy"])
+        return (
+            f"It is worse than {best['name']}: {_ours(metrics)} of clips against {_theirs(best)}."
+            " More recordings, longer training or a larger preset may help."
         )
     return ""
 
 
-def _difference(metrics: Mapping[str, Any], name: str) -> str:
-    """The comparison with a baseline in numbers."""
-    (baseline,) = (b for b in judged_baselines(metrics) if b["name"] == name)
-    theirs = percent(part(baseline, "clips", "accuracy"))
-    return f"{percent(part(metrics, 'clips', 'accuracy'))} against {theirs} of clips"
+def _ours(metrics: Mapping[str, Any]) -> str:
+    return percent(part(metrics, "clips", "accuracy"))
+
+
+def _theirs(baseline: Mapping[str, Any]) -> str:
+    return percent(part(baseline, "clips", "accuracy"))
+
+
+def _why(baseline: Mapping[str, Any]) -> str:
+    """What may lie behind a rule that is not beaten."""
+    if part(baseline, "difference").get("accuracy", 0.0) > 0:
+        return "There may be too few recordings to show more."
+    return "Whatever it learnt, it is not yet the sound."
 
 
 def checks(metrics: Mapping[str, Any]) -> list[Check]:
@@ -107,8 +140,12 @@ def _split(metrics: Mapping[str, Any]) -> Check | None:
             f"A split by file would have said {percent(naive)}; an honest one says"
             f" {percent(clips['accuracy'])}."
         )
-        more = naive - clips["accuracy"]
-        words += f" The other {points(more)} would be memory, not skill." if more > 0.0005 else ""
+        difference = part(metrics, "by_file", "difference")
+        low, p_value = (difference.get("interval") or [None])[0], difference.get("p_value")
+        if known(low) and known(p_value) and low > 0 and p_value < 0.05:
+            words += f" The other {points(naive - clips['accuracy'])} would be memory, not skill."
+        elif known(low):
+            words += " The difference is within chance."
         return Check("good", "Honest split", words, "baselines")
     if known(clips.get("n_sources")) and clips.get("n"):
         words = f"{count(clips['n'], 'clip')} from {count(clips['n_sources'], 'source')};" + (
@@ -125,9 +162,9 @@ def _size(metrics: Mapping[str, Any]) -> Check | None:
     interval = part(metrics, "clips", "interval")
     if not interval or not all(map(known, interval)):
         return None
-    wide = interval[1] - interval[0]
+    wide, n_sources = interval[1] - interval[0], part(metrics, "clips", "n_sources")
     words = f"The interval is {points(wide)} wide ({span(interval)})"
-    if wide > WIDE_INTERVAL:
+    if wide > WIDE_INTERVAL or (known(n_sources) and n_sources < NEEDED_SOURCES):
         return Check("doubt", "Too few recordings", words + ": more sources would narrow it.")
     return Check("good", "Enough recordings", words + ".")
 
@@ -136,12 +173,16 @@ def _baselines(metrics: Mapping[str, Any]) -> Check | None:
     baselines = judged_baselines(metrics)
     if not baselines:
         return None
-    failed = [b["name"] for b in baselines if not beaten(b)]
-    if failed:
-        words = f"Not better beyond chance than {several(failed)}."
-        if {LOUDNESS, "majority class"} & set(failed):
-            return Check("bad", "Beaten by simple rules", words, "baselines")
-        return Check("doubt", "A simple rule does as well", words, "baselines")
+    ahead = [b for b in baselines if better(b)]
+    unclear = [b for b in baselines if not beaten(b) and not better(b)]
+    worse = f"Worse than {several(list(map(_named, ahead)))}. " if ahead else ""
+    level = f"Not clearly better than {several(list(map(_named, unclear)))}." if unclear else ""
+    if ahead:
+        return Check("bad", "A simple rule does better", (worse + level).strip(), "baselines")
+    if unclear:
+        blind = {LOUDNESS, "majority class"} & {b["name"] for b in unclear}
+        state: State = "bad" if blind else "doubt"
+        return Check(state, "Not shown to beat simple rules", level, "baselines")
     closest = min(baselines, key=lambda b: part(b, "difference").get("accuracy", 0.0))
     behind, p_value = (closest["difference"].get(key) for key in ("accuracy", "p_value"))
     words = (
@@ -152,6 +193,10 @@ def _baselines(metrics: Mapping[str, Any]) -> Check | None:
     return Check("good", "Beats simple rules", words, "baselines")
 
 
+def _named(baseline: Mapping[str, Any]) -> str:
+    return f"{baseline['name']} ({_theirs(baseline)})"
+
+
 def _in_brackets(words: str) -> str:
     return f" ({words})" if words else ""
 
@@ -160,10 +205,17 @@ def _classes(metrics: Mapping[str, Any]) -> Check | None:
     recall = {k: v for k, v in part(metrics, "clips", "recall").items() if known(v)}
     if len(recall) < 2:
         return None
-    worst = min(recall, key=lambda label: recall[label])
+    ranked = sorted(recall, key=lambda label: recall[label])
+    missed = [label for label in ranked if recall[label] < MISSED]
+    if missed:
+        words = f"{len(missed)} of {len(recall)} classes" if len(recall) > 2 else "A class"
+        shown = [f"{label} {percent(recall[label], 0)}" for label in missed[:MOST_NAMED]]
+        more = [f"{len(missed) - MOST_NAMED} more"] if len(missed) > MOST_NAMED else []
+        words += f" found less than half the time: {several(shown + more)}."
+        title = "A class is missed" if len(missed) == 1 else "Classes are missed"
+        return Check("doubt", title, words, "mistaken")
+    worst = ranked[0]
     words = f"The class found least is {worst}: {percent(recall[worst], 0)} of its clips."
-    if recall[worst] < 0.5:
-        return Check("doubt", "A class is missed", words, "mistaken")
     return Check("good", "Finds every class", words, "mistaken")
 
 
@@ -172,11 +224,17 @@ def _calibration(metrics: Mapping[str, Any]) -> Check | None:
     error = calibration.get("error_after")
     if not known(error):
         return None
-    words = f"Stated probabilities are off by {points(error)} on average. "
-    words += when_it_says(calibration.get("after") or ())
-    good = error <= GOOD_CALIBRATION
-    title = "Probabilities mean what they say" if good else "Probabilities are off"
-    return Check("good" if good else "doubt", title, words.strip(), "calibration")
+    words = f"Stated probabilities are off by {points(error)} on average"
+    chance_alone = calibration.get("error_by_chance")
+    words += f"; chance alone makes up to {points(chance_alone)}" if known(chance_alone) else ""
+    words = f"{words}. {when_it_says(calibration.get('after') or ())}".strip()
+    limit = max(GOOD_CALIBRATION, chance_alone if known(chance_alone) else 0.0)
+    if error > limit:
+        return Check("doubt", "Probabilities are off", words, "calibration")
+    if error > GOOD_CALIBRATION or (known(chance_alone) and chance_alone > TELLING):
+        title = "Too few clips to tell what probabilities are worth"
+        return Check("unknown", title, words, "calibration")
+    return Check("good", "Probabilities mean what they say", words, "calibration")
 
 
 def when_it_says(bins: Sequence[Mapping[str, Any]]) -> str:
@@ -205,9 +263,13 @@ def _acceptance(metrics: Mapping[str, Any]) -> Check | None:
         f" without thresholds, {percent(foreign.get('called_before'), 0)}. The price:"
         f" {percent(least_covered(acceptance), 0)} of its own sounds are kept."
     )
-    good = let_in <= GOOD_ACCEPTANCE
-    title = "Knows what it does not know" if good else "Takes foreign sounds for its own"
-    return Check("good" if good else "doubt", title, words, "acceptance")
+    if let_in > GOOD_ACCEPTANCE:
+        return Check("doubt", "Takes foreign sounds for its own", words, "acceptance")
+    high = (foreign.get("interval") or [None])[-1]
+    if known(high) and high > TELLING:
+        words += f" With so few, it may be up to {percent(high, 0)}."
+        return Check("unknown", "Too few foreign sounds to tell", words, "acceptance")
+    return Check("good", "Knows what it does not know", words, "acceptance")
 
 
 def least_covered(acceptance: Mapping[str, Any]) -> float | None:
