@@ -172,7 +172,7 @@ def test_a_model_that_does_not_beat_loudness_is_told_in_red():
 def test_warnings_are_shown_before_everything_else():
     text = render(crossval_metrics() | {"warnings": ["two of <b>dog</b> are the same"]})
     page = Page(text)
-    assert page.has("Before you trust this two of <b>dog</b> are the same")
+    assert page.has("What to know of the recordings two of <b>dog</b> are the same")
     assert text.index("two of &lt;b&gt;") < text.index('class="checks"')
 
 

@@ -28,6 +28,10 @@ N_FINDINGS = 20
 """Findings of an audit that are printed; all of them are in its JSON."""
 
 
+N_NAMED = 4
+"""Classes that one line names."""
+
+
 def say(line: str) -> None:
     """One line on stderr; what names hold besides printable text is escaped."""
     with suppress(OSError):  # a full disk behind stderr changes no exit code
@@ -143,7 +147,8 @@ def _verdict(metrics: Mapping[str, Any]) -> Iterator["str | Text"]:
     accepting = metrics.get("acceptance", {})
     thresholds = accepting.get("thresholds", {})
     if off := [printable(name) for name, threshold in thresholds.items() if threshold == 0]:
-        called = f"called {' or '.join(off)} " if len(off) < len(thresholds) else ""
+        named = [*off[:N_NAMED], *([f"{len(off) - N_NAMED} more"] if len(off) > N_NAMED else [])]
+        called = f"called {' or '.join(named)} " if len(off) < len(thresholds) else ""
         few = f"fewer than {accepting['sources_needed']} sources give no threshold"
         yield f"Nothing {called}is flagged as none of the classes: {few}."
     if foreign := accepting.get("foreign"):

@@ -182,7 +182,7 @@ def _baselines(metrics: Mapping[str, Any]) -> Check | None:
     if unclear:
         blind = {LOUDNESS, "majority class"} & {b["name"] for b in unclear}
         state: State = "bad" if blind else "doubt"
-        return Check(state, "Not shown to beat simple rules", level, "baselines")
+        return Check(state, "Not shown to beat every simple rule", level, "baselines")
     closest = min(baselines, key=lambda b: part(b, "difference").get("accuracy", 0.0))
     behind, p_value = (closest["difference"].get(key) for key in ("accuracy", "p_value"))
     words = (
