@@ -15,7 +15,6 @@ import pytest
 
 from recordings import write_wav
 from stapes import download
-from stapes.clips import Progress
 from stapes.dataset import load_dataset
 from stapes.download import KAGGLE_SET, MARKER_NAME, fetch
 from stapes.errors import StapesError, UsageError
@@ -87,7 +86,10 @@ def left_in(folder: Path) -> list[str]:
 def test_esc10_from_a_server(tmp_path, server, esc10_zip):
     server.content = esc10_zip.read_bytes()
     told: list[tuple[int, int]] = []
-    progress: Progress = lambda done, total: told.append((done, total))  # noqa: E731
+
+    def progress(_task, done, total, _note):
+        told.append((done, total))
+
     out = fetch("esc10", out=tmp_path / "new" / "esc10", archive=server.address, progress=progress)
     with (out / "metadata.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

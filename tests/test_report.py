@@ -79,7 +79,7 @@ def test_the_report_shows_the_numbers_of_the_metrics():
         "just hard. 8 of 11 are here; suspicious.csv",
         "280 files from 249 sources",
         "28 × overlap and 2 × same audio",
-        "level −31.2 dB −18.4 dB −5.25 dB",
+        "level −31.2 dB −18.4 dB −5.2 dB",
         "1 file left out",
         "dog/dog_99.wav empty file",
         "learning rate 0.01",

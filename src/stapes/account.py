@@ -90,7 +90,7 @@ def beside_baselines(
         waveforms,
         sample_rate=decoded.sample_rate,
         pairs=known_pairs,
-        progress=lambda done, total: progress("simple rules", done, total, ""),
+        progress=progress,
     )
     told = baselines.summarise(predictions, clips, judged=heard.clips, right=heard.right)
     return {"baselines": told}

@@ -243,7 +243,8 @@ def _words(clips: Sequence[Clip], finding: Finding) -> str:
         return f"{names[0]}: {finding.note or f'is {finding.kind}'}"
     if where is None:
         what = "the same file" if finding.kind == "same bytes" else "the same samples"
-        return f"{listing(names)} hold {what}"
+        those = " and ".join(names) if len(names) == 2 else listing(names)
+        return f"{those} hold {what}"
     changes = (
         f"{where.gain_db:+.1f} dB".replace("-", "\N{MINUS SIGN}")
         if abs(where.gain_db) >= 0.5

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy.fft import dct
 
 from stapes import evaluation
-from stapes.clips import Clip, Progress
+from stapes.clips import Clip
+from stapes.progress import Progress, silent
 from stapes.segments import Waveform, pad
 from stapes.splits import Pairs
 
@@ -53,7 +54,7 @@ class ClipFeatures:
 
 
 def features(
-    waveforms: Sequence[Waveform], *, sample_rate: int, progress: Progress | None = None
+    waveforms: Sequence[Waveform], *, sample_rate: int, progress: Progress = silent
 ) -> ClipFeatures:
     """Levels, average spectra and MFCC statistics of recordings of any length.
 
@@ -67,8 +68,7 @@ def features(
     for done, waveform in enumerate(waveforms, start=1):
         power = band_power(waveform, filters)
         rows.append((level(waveform), _db(power.mean(axis=0)), mfcc_statistics(_db(power))))
-        if progress:
-            progress(done, len(waveforms))
+        progress("simple rules", done, len(waveforms), "")
     return ClipFeatures(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
@@ -155,7 +155,7 @@ def cross_predict(
     *,
     sample_rate: int,
     pairs: Pairs,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, NDArray[np.int64]]:
     """What every rule calls the clips of each fold, after learning from that fold's other clips.
 

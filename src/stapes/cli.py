@@ -17,6 +17,7 @@ from stapes.errors import StapesError, UsageError
 from stapes.options import (
     EXTRA_OF,
     PRESET,
+    Archive,
     Batch,
     Budget,
     ByFile,
@@ -29,6 +30,7 @@ from stapes.options import (
     LeakChoice,
     ModelName,
     Overwrite,
+    OwnData,
     Paths,
     Patience,
     Preset,
@@ -315,18 +317,28 @@ def explain(
 
 @app.command()
 def demo(
-    data: Annotated[
-        Path | None, typer.Argument(metavar="DATA", help="Recordings; synthesised if none.")
-    ] = None,
+    data: OwnData = None,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo"),
+    preset: Annotated[str | None, PRESET] = None,
+    budget: Budget = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     overwrite: Overwrite = False,
+    threads: Threads = None,
 ) -> None:
     """Train, measure, predict and explain on recordings synthesised on the spot, or on yours."""
     from stapes.demonstration import demo as run
 
     with progress_bar() as progress:
-        results = run(data, out=out, seed=seed, overwrite=overwrite, progress=progress)
+        results = run(
+            data,
+            out=out,
+            seed=seed,
+            preset=preset,
+            budget=budget,
+            threads=threads,
+            overwrite=overwrite,
+            progress=progress,
+        )
     print_metrics(results["metrics"], title="Held-out sources")
     write_lines(table_lines(results["predictions"], ()), None)
     for name, path in results["pages"].items():
@@ -338,22 +350,14 @@ def demo(
 def fetch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="cats-dogs or esc10.")],
     out: Annotated[Path | None, typer.Option(help="Folder to make; its name if none.")] = None,
-    archive: Annotated[
-        str | None, typer.Option(help="Zip file or address instead of the public one.")
-    ] = None,
+    archive: Archive = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Download a public set of recordings."""
     from stapes.download import fetch as run
 
     with progress_bar() as progress:
-        folder = run(
-            name,
-            out=out,
-            archive=archive,
-            overwrite=overwrite,
-            progress=lambda done, total: progress("downloading", done, total, ""),
-        )
+        folder = run(name, out=out, archive=archive, overwrite=overwrite, progress=progress)
     say(f"recordings are in {folder}; train with: stapes train {folder} --out run")
 
 

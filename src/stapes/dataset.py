@@ -9,12 +9,13 @@ from itertools import filterfalse
 from pathlib import Path
 
 from stapes import audio
-from stapes.clips import Clip, Dataset, Progress, Skip, listing, printable
+from stapes.clips import Clip, Dataset, Skip, listing, printable
 from stapes.config import SAMPLE_RATE
 from stapes.copies import join, same_files, waveform_key
 from stapes.errors import AudioError, DataError
 from stapes.layouts import read_layout
 from stapes.negatives import beside_negatives, is_negative
+from stapes.progress import Progress, silent
 from stapes.segments import Waveform
 
 N_THREADS = 2
@@ -132,7 +133,12 @@ def _says_something(path: Path) -> bool:
 
 
 def decode(
-    dataset: Dataset, *, sample_rate: int, progress: Progress | None = None, training: bool = True
+    dataset: Dataset,
+    *,
+    sample_rate: int,
+    progress: Progress = silent,
+    task: str = "reading",
+    training: bool = True,
 ) -> DecodedDataset:
     """Read all clips; those that cannot be read are skipped, with the reason.
 
@@ -140,6 +146,7 @@ def decode(
         dataset: what to read.
         sample_rate: Hz.
         progress: told after each clip.
+        task: what it is told that this is.
         training: whether two classes, and every class of the data set, must be left.
 
     Returns:
@@ -149,7 +156,10 @@ def decode(
     Raises:
         DataError: nothing or too few classes are left, or the same samples have two labels.
     """
-    results = list(_read_all(dataset.clips, sample_rate=sample_rate, progress=progress))
+    results = []
+    for result in _read_all(dataset.clips, sample_rate=sample_rate):
+        results.append(result)
+        progress(task, len(results), len(dataset.clips), "")
     pairs = list(zip(dataset.clips, results, strict=True))
     read = [(clip, result) for clip, result in pairs if not isinstance(result, Skip)]
     skipped = dataset.skipped + tuple(result for _, result in pairs if isinstance(result, Skip))
@@ -170,17 +180,11 @@ def decode(
     )
 
 
-def _read_all(
-    clips: Sequence[Clip], *, sample_rate: int, progress: Progress | None
-) -> Iterator[audio.Recording | Skip]:
+def _read_all(clips: Sequence[Clip], *, sample_rate: int) -> Iterator[audio.Recording | Skip]:
     """Recordings in the order of the clips, a few threads ahead."""
     pool = ThreadPoolExecutor(N_THREADS)
     try:
-        results = pool.map(lambda clip: read_clip(clip, sample_rate=sample_rate), clips)
-        for n_done, result in enumerate(results, start=1):
-            if progress is not None:
-                progress(n_done, len(clips))
-            yield result
+        yield from pool.map(lambda clip: read_clip(clip, sample_rate=sample_rate), clips)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

@@ -80,7 +80,9 @@ def demo(  # noqa: PLR0913 (each is an option of training)
             place = folder / f"explain-{file_name(label)}"
             while place in {page.parent for page in pages.values()}:  # of a label much like it
                 place = place.with_name(f"{place.name}_")
-            pages[f"one {label}"] = explain(run, root / name, out=place, overwrite=overwrite)
+            pages[f"one {label}"] = explain(
+                run, root / name, out=place, overwrite=overwrite, progress=progress
+            )
     return {"metrics": metrics, "predictions": answers, "pages": pages}
 
 

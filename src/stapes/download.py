@@ -19,9 +19,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from stapes import __version__
-from stapes.clips import Progress, printable
+from stapes.clips import printable
 from stapes.errors import StapesError, UsageError
 from stapes.files import TEMPORARY_PREFIX, sync_folder, write_trouble
+from stapes.progress import Progress, silent
 
 KAGGLE_SET = "mmoreaux/audio-cats-and-dogs"
 ESC10_ARCHIVE = "https://github.com/karolpiczak/ESC-10/archive/refs/heads/master.zip"
@@ -43,7 +44,7 @@ def fetch(
     out: str | Path | None = None,
     overwrite: bool = False,
     archive: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """Bring a public set into a folder, whole or not at all.
 
@@ -136,9 +137,7 @@ def _download_kaggle(folder: Path) -> None:
 
 
 @contextmanager
-def _opened(
-    archive: str | Path, *, folder: Path, progress: Progress | None
-) -> Iterator[zipfile.ZipFile]:
+def _opened(archive: str | Path, *, folder: Path, progress: Progress) -> Iterator[zipfile.ZipFile]:
     """The archive, downloaded beside the folder first if it is an address."""
     path = Path(archive)
     downloaded = folder / "archive.zip"
@@ -163,7 +162,7 @@ def _opened(
         downloaded.unlink(missing_ok=True)
 
 
-def _download(address: str, path: Path, *, progress: Progress | None) -> None:
+def _download(address: str, path: Path, *, progress: Progress) -> None:
     request = urllib.request.Request(address, headers={"User-Agent": f"stapes/{__version__}"})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
@@ -179,7 +178,7 @@ def _download(address: str, path: Path, *, progress: Progress | None) -> None:
 
 
 def _copy(
-    response: http.client.HTTPResponse, file: IO[bytes], *, n_bytes: int, progress: Progress | None
+    response: http.client.HTTPResponse, file: IO[bytes], *, n_bytes: int, progress: Progress
 ) -> int:
     """Copy block by block; give the number of bytes copied."""
     n_done = 0
@@ -188,8 +187,7 @@ def _copy(
         n_done += len(block)
         if n_done > LARGEST_BYTES:
             raise ValueError(f"over {LARGEST_BYTES:,} bytes")
-        if progress is not None:
-            progress(n_done, n_bytes)
+        progress("downloading", n_done, n_bytes, "")
     return n_done
 
 
@@ -226,7 +224,7 @@ def _unpack_inner(folder: Path) -> None:
     """Unpack the set's ``cats_dogs.zip`` where it came unopened inside the other archive."""
     inner = folder / "cats_dogs.zip"
     if inner.is_file() and not (folder / "cats_dogs").is_dir():
-        with _opened(inner, folder=folder, progress=None) as file:
+        with _opened(inner, folder=folder, progress=silent) as file:
             file.extractall(folder)
         inner.unlink()
 

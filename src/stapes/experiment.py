@@ -129,7 +129,7 @@ def read(
     decoded = decode(
         join_copies(listed),
         sample_rate=config.sample_rate if config else SAMPLE_RATE,
-        progress=lambda done, total: progress("reading", done, total, ""),
+        progress=progress,
         training=config is None,
     )
     findings = find_shared(

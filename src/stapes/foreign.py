@@ -42,7 +42,8 @@ def read_foreign(
     decoded = decode(
         Dataset(Path(folders[0]), unlabelled, tuple(skipped)),
         sample_rate=beside.sample_rate,
-        progress=lambda done, total: progress("reading foreign sounds", done, total, ""),
+        progress=progress,
+        task="reading foreign sounds",
         training=False,
     )
     label_of = {clip.path: clip.label for clip in listed}

@@ -131,7 +131,8 @@ def _read(data: str | None, *, sample_rate: int, progress: Progress) -> DecodedD
         return decode(
             replace(listed, clips=clips),
             sample_rate=sample_rate,
-            progress=lambda done, total: progress("reading the training set", done, total, ""),
+            progress=progress,
+            task="reading the training set",
             training=False,
         )
     except DataError:

@@ -17,6 +17,9 @@ from stapes.folders import AUDIO_SUFFIXES
 Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="Folder of class folders, or CSV with labels.")
 ]
+OwnData = Annotated[
+    Path | None, typer.Argument(metavar="DATA", help="Recordings; synthesised if none.")
+]
 Paths = Annotated[  # those that cannot be read are skipped, and cost no others
     list[Path], typer.Argument(metavar="PATH...", help="Files and folders.", readable=False)
 ]
@@ -47,6 +50,7 @@ Device = Annotated[str | None, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(help="Processor threads.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in OUT ended.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Archive = Annotated[str | None, typer.Option(help="Zip file or address instead of the public one.")]
 Run = Annotated[Path | None, typer.Option(help="Run folder to write, with a report.")]
 Labels = Annotated[Path | None, typer.Option(help="Table of corrected labels.")]
 LeakChoice = Annotated[

@@ -163,12 +163,15 @@ def _verdict(metrics: Mapping[str, Any]) -> Iterator["str | Text"]:
 
 
 def print_audit(results: Mapping[str, Any]) -> None:
-    """What an audit found, the first findings in words."""
+    """What an audit found, the first findings in words: those that make a split leak come first."""
+    from stapes.pages.verdict import CONCERNS
+
     n_files, n_sources = results["n_files"], results["n_sources"]
     _print(f"{n_files:,} recordings from {n_sources:,} sources")
     for kind, count in results["counts"].items():
-        _print(f"{count:>6,}  {kind}")
-    for finding in results["findings"][:N_FINDINGS]:
+        _print(f"{count:>6,}  {CONCERNS.get(kind, kind)}")
+    findings = sorted(results["findings"], key=lambda finding: -len(finding["concerns"]))
+    for finding in findings[:N_FINDINGS]:
         _print(printable(finding["words"]))
     if (more := len(results["findings"]) - N_FINDINGS) > 0:
         _print(f"and {more:,} more; --json FILE writes all of them")

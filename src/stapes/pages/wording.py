@@ -84,9 +84,14 @@ def plain(value: Any, key: str = "") -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}{unit}".replace("-", MINUS)
+    if isinstance(value, float) and not known(value):
+        return NOT_MEASURED
+    if isinstance(value, float) and key.endswith("_share"):
+        return percent(value, 2)
     if isinstance(value, float):
         number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-        return f"{number}{unit}".replace("-", MINUS) if known(value) else NOT_MEASURED
+        number = f"{round(value, 1) + 0.0:.1f}" if key.endswith("_db") else number
+        return f"{number}{unit}".replace("-", MINUS)
     if isinstance(value, list | tuple):
         return ", ".join(plain(part, key) for part in value)
     return str(value)
