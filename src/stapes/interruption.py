@@ -1,4 +1,4 @@
-"""Ctrl-C and requests to end, noted where they would strike amiss."""
+"""Ctrl-C and requests to end, held back where they would do harm."""
 
 import signal
 import threading

@@ -226,7 +226,7 @@ def _resampled(waveform: Waveform, sample_rate: int) -> Waveform:
 
 
 def cache_folder() -> Path | None:
-    """``$XDG_CACHE_HOME/stapes``, else ``~/.cache/stapes``; None where nobody is at home."""
+    """``$XDG_CACHE_HOME/stapes``, else ``~/.cache/stapes``; None where there is no home folder."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     folder = Path(given if os.path.isabs(given) else os.path.expanduser("~/.cache"), "stapes")
     return folder if folder.is_absolute() else None

@@ -17,8 +17,8 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for fill in (wording.percent, wording.span, wording.count, wording.plain, wording.several):
-        environment.filters[fill.__name__] = fill
+    for name in ("count", "named", "percent", "plain", "several", "span"):
+        environment.filters[name] = getattr(wording, name)
     environment.tests["known"] = wording.known
     page = environment.get_template(template).render(version=__version__, **values)
     return page.encode("utf-8", "replace").decode()  # names may hold what UTF-8 cannot
