@@ -73,6 +73,12 @@ def test_events_of_one_file_are_one_source(tmp_path):
     assert len(dataset.clips) == 4 and dataset.n_sources == 1 and dataset.warnings == ()
 
 
+def test_the_line_by_which_excel_names_the_delimiter_is_no_header(tmp_path):
+    write_classes(tmp_path)
+    write_table(tmp_path / "t.csv", "sep=;", "file_name;label", "cat/0.wav;cat", "dog/0.wav;dog")
+    assert names(load_dataset(tmp_path / "t.csv")) == ["cat/0.wav", "dog/0.wav"]
+
+
 def test_a_table_of_whole_paths_does_not_search_the_folder_it_lies_in(tmp_path):
     write_classes(tmp_path)
     paths = [str(tmp_path / name) for name in ("cat/0.wav", "dog/0.wav")]

@@ -142,7 +142,8 @@ def _records(text: str, *, where: str) -> Iterator[tuple[int, list[str]]]:
     line = 1
     try:
         for cells in reader:
-            if any(cell.strip() for cell in cells):
+            declared = line == 1 and cells[:1] == ["sep="]  # as Excel names the delimiter
+            if any(cell.strip() for cell in cells) and not declared:
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
