@@ -79,12 +79,18 @@ def test_the_line_by_which_excel_names_the_delimiter_is_no_header(tmp_path):
     assert names(load_dataset(tmp_path / "t.csv")) == ["cat/0.wav", "dog/0.wav"]
 
 
-def test_a_table_of_whole_paths_does_not_search_the_folder_it_lies_in(tmp_path):
-    write_classes(tmp_path)
-    paths = [str(tmp_path / name) for name in ("cat/0.wav", "dog/0.wav")]
-    write_table(tmp_path / "t.csv", "file_name,label", f"{paths[0]},cat", f"{paths[1]},dog")
-    dataset = load_dataset(tmp_path / "t.csv")
-    assert names(dataset) == ["cat/0.wav", "dog/0.wav"] and dataset.warnings == ()
+def test_a_table_of_files_elsewhere_does_not_search_the_folder_it_lies_in(tmp_path):
+    for place in ("far", "near"):
+        (tmp_path / place).mkdir()
+        write_classes(tmp_path / place)
+    paths = [str(tmp_path / "far" / name) for name in ("cat/0.wav", "dog/0.wav")]
+    rows = "file_name,label", f"{paths[0]},cat", f"{paths[1]},dog"
+    write_table(tmp_path / "near" / "t.csv", *rows)
+    elsewhere = load_dataset(tmp_path / "near" / "t.csv")
+    assert names(elsewhere) == ["../far/cat/0.wav", "../far/dog/0.wav"]
+    assert elsewhere.warnings == ()
+    write_table(tmp_path / "far" / "t.csv", *rows)
+    assert "2 files without labels" in load_dataset(tmp_path / "far" / "t.csv").warnings[0]
 
 
 def test_a_table_of_some_files_leaves_the_others_out_and_says_so(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import scipy.fft
 import scipy.signal
 
-from stapes import baselines
+from stapes import baselines, evaluation
 from stapes.clips import Clip
 from stapes.dataset import decode, load_dataset
 from stapes.splits import folds
@@ -212,8 +212,7 @@ def test_the_summary_compares_on_the_clips_that_were_judged():
     assert weak["difference"]["beaten"]
     assert perfect["difference"]["accuracy"] == pytest.approx(-0.25)
     assert not perfect["difference"]["beaten"]
-    standings = [row["difference"]["better"] for row in found]
-    assert standings == [False, True, True]
+    assert [evaluation.surely(row["difference"]) for row in found] == [1, -1, -1]
     json.dumps(found)
 
 

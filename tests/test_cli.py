@@ -182,9 +182,9 @@ def test_a_rule_is_called_worse_better_or_too_close(capsys):
         return {"name": name, "clips": {"accuracy": 0.5}, "difference": standing}
 
     rows = [
-        row("x", beaten=False, better=True),
-        row("y", beaten=False, better=False),
-        row("z", beaten=True, better=False),
+        row("x", beaten=False, interval=[-0.4, -0.1], p_value=0.01),
+        row("y", beaten=False, interval=[-0.1, 0.2], p_value=0.5),
+        row("z", beaten=True, interval=[0.1, 0.2], p_value=0.01),
     ]
     print_metrics(metrics_of(*"ab") | {"baselines": rows}, title="data")
     out = " ".join(capsys.readouterr().out.split())

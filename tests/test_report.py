@@ -164,15 +164,14 @@ def test_a_model_that_does_not_beat_loudness_is_told_in_red():
     text = render(metrics)
     assert 'class="alarm" role="alert"' in text and 'class="bad"' in text
     assert Page(text).has("It is not clearly better than loudness")
-    assert Page(text).has(
-        "gives 95.0 % of clips, this model 96.1 %. There may be too few recordings"
-    )
+    assert Page(text).has("which gets 95.0 % of clips; this model gets 96.1 %.")
+    assert Page(text).has("There may be too few recordings to show more.")
 
 
 def test_warnings_are_shown_before_everything_else():
     text = render(crossval_metrics() | {"warnings": ["two of <b>dog</b> are the same"]})
     page = Page(text)
-    assert page.has("What to know of the recordings two of <b>dog</b> are the same")
+    assert page.has("What to know first two of <b>dog</b> are the same")
     assert text.index("two of &lt;b&gt;") < text.index('class="checks"')
 
 

@@ -37,9 +37,9 @@ def clips_of_table(table: Path) -> Dataset:
         found = find_recordings(root)
         return _clips_of(read_selections(table, found.beside), found, root=root, said=table)
     rows, parts = read_labels(table)
-    # Whole paths say nothing of the folder that the table happens to lie in.
-    elsewhere = all(os.path.isabs(n) and os.path.lexists(n) for n in (r.file_name for r in rows))
-    found = NOTHING if elsewhere and not of_all else find_recordings(root)
+    # A table of files that lie elsewhere says nothing of the folder that it lies in.
+    elsewhere = not of_all and all(_is_outside(row.file_name, root=root) for row in rows)
+    found = NOTHING if elsewhere else find_recordings(root)
     dataset = _clips_of(rows, found, root=root, said=table, of_all=of_all)
     return replace(dataset, warnings=(*_split_warnings(parts, table=table), *dataset.warnings))
 
@@ -123,6 +123,12 @@ def _locate(
 
 def _relative(file_name: str, *, root: Path) -> str:
     return os.path.relpath(os.path.join(root, file_name), root).replace(os.sep, "/")
+
+
+def _is_outside(file_name: str, *, root: Path) -> bool:
+    """Whether a whole path is that of something in another folder."""
+    there = os.path.isabs(file_name) and os.path.lexists(file_name)
+    return there and _relative(file_name, root=root.absolute()).startswith("../")
 
 
 def _unusable(path: Path) -> str | None:

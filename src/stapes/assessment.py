@@ -147,8 +147,8 @@ def _told_of_calibration(decoded: DecodedDataset, known: Sequence[bool]) -> Deco
     if not any(known):
         return decoded
     told = (
-        f"{sum(known)} of the {len(known)} recordings set the model's temperature and thresholds:"
-        " its probabilities look truer than they are, and more of its own sounds kept"
+        f"the model's temperature and thresholds were set by {sum(known)} of these {len(known)}"
+        " recordings: its probabilities look truer than they are, and more of its own sounds kept"
     )
     return replace(decoded, warnings=(*decoded.warnings, told))
 

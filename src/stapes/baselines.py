@@ -204,8 +204,7 @@ def summarise(
     Returns:
         For every rule ``name``, ``clips`` (accuracy, balanced_accuracy, n, interval) over the
         clips that were judged, each once, and the ``difference`` of the network from it. The rule
-        is ``beaten`` if the whole interval lies above 0 and chance explains it no better than
-        that, and ``better`` if it lies below.
+        is ``beaten`` if the whole interval lies above 0 and chance explains it no better than that.
     """
     labels, targets = np.unique([clip.label for clip in clips], return_inverse=True)
     place = {clip: i for i, clip in enumerate(clips)}
@@ -223,10 +222,10 @@ def summarise(
             "interval": list(evaluation.interval(correct[once], sources)),
         }
         difference = evaluation.compare(right, correct[rows], [clip.source for clip in judged])
-        surely = difference["p_value"] < 1 - evaluation.CONFIDENCE
-        low, high = difference["interval"]
-        standing = {"beaten": surely and low > 0, "better": surely and high < 0}
-        summaries.append({"name": name, "clips": told, "difference": difference | standing})
+        beaten = evaluation.surely(difference) > 0
+        summaries.append(
+            {"name": name, "clips": told, "difference": difference | {"beaten": beaten}}
+        )
     return summaries
 
 

@@ -175,10 +175,9 @@ def reliability(targets: NDArray[np.int64], shares: NDArray[np.float32]) -> list
     """
     if not len(targets):
         return []
-    confidence = shares.max(axis=1).astype(np.float64)
+    confidence, place = _binned(shares)
     right = shares.argmax(axis=1) == targets
-    edges = np.linspace(1 / shares.shape[1], 1, N_BINS + 1)
-    place = np.searchsorted(edges[1:-1], confidence, side="left")
+    edges = _edges(shares.shape[1])
     return [
         {
             "low": float(edges[i]),
@@ -189,6 +188,17 @@ def reliability(targets: NDArray[np.int64], shares: NDArray[np.float32]) -> list
         }
         for i in np.unique(place)
     ]
+
+
+def _edges(n_classes: int) -> NDArray[np.float64]:
+    """Ends of the bins: [N_BINS + 1]."""
+    return np.linspace(1 / n_classes, 1, N_BINS + 1)
+
+
+def _binned(shares: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The highest probability of each row, and its bin: [N, C] -> [N], [N]."""
+    confidence = shares.max(axis=1).astype(np.float64)
+    return confidence, np.searchsorted(_edges(shares.shape[1])[1:-1], confidence, side="left")
 
 
 def calibration_error(targets: NDArray[np.int64], shares: NDArray[np.float32]) -> float:
@@ -222,14 +232,13 @@ def error_by_chance(shares: NDArray[np.float32], sources: Sequence[str]) -> floa
     """
     if not len(shares):
         return math.nan
-    confidence, called = shares.max(axis=1), shares.argmax(axis=1)
+    confidence, place = _binned(shares)
     names, source = np.unique(np.asarray(sources), return_inverse=True)
-    rng, wrong = np.random.default_rng(0), (called + 1) % shares.shape[1]
-    errors = []
-    for _ in range(N_THROWS):
-        right = rng.random(len(names))[source] < confidence
-        errors.append(calibration_error(np.where(right, called, wrong), shares))
-    return float(np.quantile(errors, CONFIDENCE))
+    stated = np.bincount(place, confidence, N_BINS)
+    rng = np.random.default_rng(0)
+    throws = (rng.random(len(names))[source] < confidence for _ in range(N_THROWS))
+    errors = [np.abs(np.bincount(place, right, N_BINS) - stated).sum() for right in throws]
+    return float(np.quantile(errors, CONFIDENCE)) / len(shares)
 
 
 def _logits(shares: Shares) -> NDArray[np.float64]:

@@ -23,9 +23,14 @@ def same_files(paths: Sequence[Path]) -> list[list[Path]]:
     return groups
 
 
+def is_constant(waveform: NDArray[np.float32]) -> bool:
+    """Whether a waveform says nothing, such as silence."""
+    return waveform.size == 0 or bool(waveform.min() == waveform.max())
+
+
 def waveform_key(waveform: NDArray[np.float32]) -> bytes | None:
-    """Digest of the samples, equal for equal waveforms; None for a constant, which says nothing."""
-    if waveform.size == 0 or waveform.min() == waveform.max():
+    """Digest of the samples, equal for equal waveforms; None for a constant."""
+    if is_constant(waveform):
         return None
     return hashlib.blake2b(np.ascontiguousarray(waveform).tobytes(), digest_size=16).digest()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from stapes import audio
 from stapes.clips import Clip, Dataset, Skip, listing, printable
 from stapes.config import SAMPLE_RATE
-from stapes.copies import join, same_files, waveform_key
+from stapes.copies import is_constant, join, same_files, waveform_key
 from stapes.errors import AudioError, DataError
 from stapes.layouts import read_layout
 from stapes.negatives import beside_negatives, is_negative
@@ -129,7 +129,7 @@ def _file_keys(clips: Sequence[Clip]) -> list[int | None]:
 
 def _says_something(path: Path) -> bool:
     result = read_clip(Clip(path, path.name, "", ""), sample_rate=SAMPLE_RATE)
-    return not isinstance(result, Skip) and waveform_key(result.waveform) is not None
+    return not isinstance(result, Skip) and not is_constant(result.waveform)
 
 
 def decode(

@@ -1,7 +1,7 @@
 """Pure metrics of clips and segments, with intervals. Nothing here reads files or trains."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,8 @@ def interval(right: NDArray[np.bool_], sources: Sequence[str]) -> tuple[float, f
     would vary as much as the sources do (Korn and Graubard 1998, "Confidence intervals for
     proportions with small expected number of positive counts estimated from survey data"). Where
     all sources are right alike, such as all of them, that is as many trials as there are sources.
+    Where none is mostly wrong, it allows for the largest share of sources that are all wrong of
+    which so many would miss all, and the same for right.
 
     Args:
         right: whether each clip or segment was right [N].
@@ -95,7 +97,14 @@ def interval(right: NDArray[np.bool_], sources: Sequence[str]) -> tuple[float, f
         return _exact_ends(share * len(sums), len(sums))
     by_chance = math.sqrt(share * (1 - share)) * _quantile(len(right) - 1)
     n_trials = min((by_chance / (error * _quantile(freedom))) ** 2, len(right))
-    return _exact_ends(share * n_trials, n_trials)
+    low, high = _exact_ends(share * n_trials, n_trials)
+    _, unseen = _exact_ends(0, len(sums))
+    shares = sums[:, 0] / sums[:, 1]
+    if shares.min() >= 0.5:
+        low = min(low, (1 - unseen) * share)
+    if shares.max() <= 0.5:
+        high = max(high, unseen + (1 - unseen) * share)
+    return low, high
 
 
 def compare(
@@ -136,6 +145,17 @@ def compare(
         "interval": [max(low, -1.0), min(high, 1.0)],
         "p_value": _randomisation_test(sums[:, 0].astype(np.int64)),
     }
+
+
+def surely(difference: Mapping[str, Any]) -> int:
+    """The sign of a difference that :func:`compare` found; 0 where it may be chance.
+
+    It is none if the whole interval lies on one side of 0 and the p-value says so, too.
+    """
+    low, high = difference["interval"]
+    if not difference["p_value"] < 1 - CONFIDENCE or low <= 0 <= high:
+        return 0
+    return 1 if low > 0 else -1
 
 
 def _randomisation_test(ahead: NDArray[np.int64]) -> float:

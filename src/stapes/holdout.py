@@ -17,6 +17,7 @@ from stapes.errors import TrainingError, UsageError
 from stapes.files import write_json
 from stapes.foreign import read_foreign
 from stapes.measurement import Measured, measure, measure_foreign
+from stapes.negatives import is_negative
 from stapes.progress import Progress, silent
 from stapes.splits import given_split, split
 
@@ -101,7 +102,8 @@ def train(  # noqa: PLR0913 (each is an option of the command)
         learnt, _ = experiment.hold_out(decoded, training, training_config)
         metrics |= account.beside_baselines(tested, decoded, [(learnt, test)], progress=progress)
         profile = experiment.profile_of(decoded.only(training))
-        about = experiment.about(decoded, training, state, preset, training_config, judged=test)
+        own = [i for i in test if not is_negative(decoded.clips[i].label)]
+        about = experiment.about(decoded, training, state, preset, training_config, judged=own)
         model = Model(config, state.best, about, profile=profile, **knowledge)
         started -= state.earlier_seconds
         metrics |= experiment.provenance("train", data, decoded, foreign, started=started) | {

@@ -7,7 +7,7 @@ from typing import Literal
 from stapes.auditing import find_sources
 from stapes.auditing import leaks as divided
 from stapes.clips import Clip, listing
-from stapes.copies import waveform_key
+from stapes.copies import is_constant
 from stapes.dataset import DecodedDataset
 from stapes.negatives import is_negative
 from stapes.sharing import Finding
@@ -40,7 +40,7 @@ def _dead(decoded: DecodedDataset) -> tuple[str, ...]:
     dead = [
         clip.title
         for clip, waveform in zip(decoded.clips, decoded.waveforms, strict=True)
-        if waveform_key(waveform) is None and not is_negative(clip.label)
+        if is_constant(waveform) and not is_negative(clip.label)
     ]
     if not dead:
         return ()

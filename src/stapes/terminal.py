@@ -125,16 +125,18 @@ def _verdict(metrics: Mapping[str, Any]) -> Iterator["str | Text"]:
     """What else must be known before the headline is believed, a line each."""
     from rich.text import Text
 
+    from stapes import evaluation
     from stapes.pages.wording import chance
 
     if budget := metrics.get("budget"):
         yield f"{budget['words']}."
     if by_file := metrics.get("by_file"):
         leaking, honest = by_file["clips"]["accuracy"], metrics["clips"]["accuracy"]
-        yield f"A split by file says {leaking:.3f} of clips, an honest one says {honest:.3f}."
+        beyond = "" if evaluation.surely(by_file["difference"]) else " (within chance)"
+        yield f"A split by file says {leaking:.3f} of clips, an honest one {honest:.3f}{beyond}."
     for row in metrics.get("baselines", []):
         if not row["difference"]["beaten"]:
-            ahead = row["difference"]["better"]
+            ahead = evaluation.surely(row["difference"]) < 0
             than = f"{'Worse' if ahead else 'Not clearly better'} than {row['name']}"
             style = "bold red" if ahead or "loudness" in row["name"] else "yellow"
             yield Text(f"{than}: {row['clips']['accuracy']:.3f}.", style=style)
@@ -163,7 +165,7 @@ def _verdict(metrics: Mapping[str, Any]) -> Iterator["str | Text"]:
 
 
 def print_audit(results: Mapping[str, Any]) -> None:
-    """What an audit found, the first findings in words: those that make a split leak come first."""
+    """What an audit found, in words those findings that raise most concerns."""
     from stapes.pages.verdict import CONCERNS
 
     n_files, n_sources = results["n_files"], results["n_sources"]

@@ -117,7 +117,7 @@ def fit(
             if state_path is not None and (epoch_ends or stop):
                 _save(state, state_path, identity)
             if stop:
-                saved = f"; {state_path.parent} keeps it for --resume" if state_path else ""
+                saved = ", which is kept for --resume" if state_path is not None else ""
                 raise StopRequestedError(stop, f"interrupted after step {state.step}{saved}")
             if _finished(state, settings):
                 break

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from stapes import evaluation
 from stapes.pages.wording import chance, count, known, percent, points, several, span
 
 State = Literal["good", "doubt", "bad", "unknown"]
 
-LOUDNESS = "loudness only"
-"""The baseline that a model must beat to have learnt anything about the sound itself."""
+LOUDNESS, MAJORITY = "loudness only", "majority class"
+"""The baselines that a model must beat to have learnt anything about the sound itself."""
 
 WIDE_INTERVAL = 0.15
 """An interval wider than this tells little; it takes more recordings."""
@@ -72,7 +73,13 @@ def beaten(baseline: Mapping[str, Any]) -> bool:
 
 def better(baseline: Mapping[str, Any]) -> bool:
     """Whether a baseline is better than the model beyond chance."""
-    return bool(part(baseline, "difference").get("better"))
+    return sign(part(baseline, "difference")) < 0
+
+
+def sign(difference: Mapping[str, Any]) -> int:
+    """Of a difference beyond chance; 0 also where it was not measured."""
+    measured = [*(difference.get("interval") or [None]), difference.get("p_value")]
+    return evaluation.surely(difference) if all(map(known, measured)) else 0
 
 
 def judged_baselines(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -81,30 +88,15 @@ def judged_baselines(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def alarm(metrics: Mapping[str, Any]) -> str:
-    """What must be said in red: the model is not known to do more than a rule that hears nothing.
-
-    Or it is known to do less than a simple rule.
-    """
-    judged = judged_baselines(metrics)
-    by_name = {b["name"]: b for b in judged if not beaten(b)}
-    if LOUDNESS in by_name:
-        return (
-            "It is not clearly better than loudness: knowing only how loud a clip is gives"
-            f" {_theirs(by_name[LOUDNESS])} of clips, this model {_ours(metrics)}."
-            f" {_why(by_name[LOUDNESS])}"
-        )
-    if "majority class" in by_name:
-        return (
-            "It is not clearly better than always giving the most frequent class:"
-            f" {_theirs(by_name['majority class'])} of clips, this model {_ours(metrics)}."
-            f" {_why(by_name['majority class'])}"
-        )
-    if ahead := [b for b in judged if better(b)]:
-        best = max(ahead, key=lambda b: b["clips"]["accuracy"])
-        return (
-            f"It is worse than {best['name']}: {_ours(metrics)} of clips against {_theirs(best)}."
-            " More recordings, longer training or a larger preset may help."
-        )
+    """What must be said in red: the model may do no more than a rule that hears nothing."""
+    rules = {LOUDNESS: "loudness", MAJORITY: "always giving the most frequent class"}
+    for baseline in judged_baselines(metrics):
+        if baseline["name"] in rules and not beaten(baseline):
+            than = "worse than" if better(baseline) else "not clearly better than"
+            return (
+                f"It is {than} {rules[baseline['name']]}, which gets {_theirs(baseline)} of clips;"
+                f" this model gets {_ours(metrics)}. {_why(baseline)}"
+            )
     return ""
 
 
@@ -141,10 +133,9 @@ def _split(metrics: Mapping[str, Any]) -> Check | None:
             f" {percent(clips['accuracy'])}."
         )
         difference = part(metrics, "by_file", "difference")
-        low, p_value = (difference.get("interval") or [None])[0], difference.get("p_value")
-        if known(low) and known(p_value) and low > 0 and p_value < 0.05:
+        if sign(difference) > 0:
             words += f" The other {points(naive - clips['accuracy'])} would be memory, not skill."
-        elif known(low):
+        elif difference and not sign(difference):
             words += " The difference is within chance."
         return Check("good", "Honest split", words, "baselines")
     if known(clips.get("n_sources")) and clips.get("n"):
@@ -180,7 +171,7 @@ def _baselines(metrics: Mapping[str, Any]) -> Check | None:
     if ahead:
         return Check("bad", "A simple rule does better", (worse + level).strip(), "baselines")
     if unclear:
-        blind = {LOUDNESS, "majority class"} & {b["name"] for b in unclear}
+        blind = {LOUDNESS, MAJORITY} & {b["name"] for b in unclear}
         state: State = "bad" if blind else "doubt"
         return Check(state, "Not shown to beat every simple rule", level, "baselines")
     closest = min(baselines, key=lambda b: part(b, "difference").get("accuracy", 0.0))
@@ -208,10 +199,10 @@ def _classes(metrics: Mapping[str, Any]) -> Check | None:
     ranked = sorted(recall, key=lambda label: recall[label])
     missed = [label for label in ranked if recall[label] < MISSED]
     if missed:
-        words = f"{len(missed)} of {len(recall)} classes" if len(recall) > 2 else "A class"
+        which = f"{len(missed)} of {len(recall)} classes are"
         shown = [f"{label} {percent(recall[label], 0)}" for label in missed[:MOST_NAMED]]
         more = [f"{len(missed) - MOST_NAMED} more"] if len(missed) > MOST_NAMED else []
-        words += f" found less than half the time: {several(shown + more)}."
+        words = f"{which} found less than half the time: {several(shown + more)}."
         title = "A class is missed" if len(missed) == 1 else "Classes are missed"
         return Check("doubt", title, words, "mistaken")
     worst = ranked[0]
