@@ -95,3 +95,15 @@ def test_every_picture_and_page_that_a_document_links_is_there():
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             if not target.startswith("http"):
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_how_often_intervals_hold_is_what_was_simulated():
+    found = json.loads((ROOT / "benchmarks" / "results" / "intervals.json").read_text())["worlds"]
+    ours, bootstrap = ([row[k]["held"] for row in found] for k in ("ours", "bootstrap"))
+    said = (
+        f"in {min(ours):.2f} to {max(ours):.2f} of cases, a bootstrap in"
+        f" {min(bootstrap):.2f} to {max(bootstrap):.2f}"
+    )
+    assert said in " ".join((ROOT / "README.md").read_text().split())
+    architecture = " ".join((ROOT / "ARCHITECTURE.md").read_text().split())
+    assert f"{min(ours):.2f} to {max(ours):.2f} of all its worlds" in architecture
