@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from stapes import (
     holdout,
     reporting,
 )
-from stapes.terminal import print_metrics, say
+from stapes.terminal import print_metrics, progress_bar, say
 from tones import write_tone, write_tones
 
 
@@ -202,6 +203,17 @@ def test_a_terminal_without_unicode_shows_escapes(monkeypatch):
     sys.stdout.flush()
     assert ended.value.code == 0
     assert b"recall of \\U0001f431" in bytes_out.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 100])
+def test_a_terminal_of_any_width_shows_how_much_is_done(monkeypatch, capsys, width):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, says rich's documentation
+    monkeypatch.setenv("COLUMNS", str(width))
+    with progress_bar() as progress:
+        progress("measuring", 274, 280, "a note")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert re.search(r"measuring .*274/280 .*left", shown)
+    assert ("a note" in shown) == (width == 100)
 
 
 def test_what_is_said_is_one_line_of_printable_text(capsys):

@@ -28,6 +28,9 @@ N_FINDINGS = 20
 """Findings of an audit that are printed; all of them are in its JSON."""
 
 
+WIDE_COLUMNS = 70
+"""A narrower terminal shows how much is done and how long it takes, and no more."""
+
 N_NAMED = 4
 """Classes that one line names."""
 
@@ -64,6 +67,7 @@ def progress_bar(*, shown: bool = True) -> Iterator[Callable[[str, int, int, str
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
@@ -71,15 +75,11 @@ def progress_bar(*, shown: bool = True) -> Iterator[Callable[[str, int, int, str
     from rich.table import Column
 
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=12),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True)),
-    )
+    done, left = MofNCompleteColumn(), (TextColumn("left"), TimeRemainingColumn())
+    note = TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True))
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), done, *left]
+    if console.width >= WIDE_COLUMNS:
+        columns = [columns[0], BarColumn(bar_width=12), done, TimeElapsedColumn(), *left, note]
     hidden = not (shown and console.is_terminal)
     with Progress(*columns, console=console, disable=hidden, expand=True) as bar:
         tasks: dict[str, Any] = {}
