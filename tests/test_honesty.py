@@ -46,6 +46,22 @@ def read(data: Path, **options):
     return experiment.read(data, silent, options=DataOptions(**options))
 
 
+def test_dead_recordings_are_told_and_say_nothing_of_what_is_usual(tones_folder, tmp_path):
+    data = shutil.copytree(tones_folder, tmp_path / "in")
+    usual = experiment.profile_of(read(data)[0])
+    label = next(path.name for path in sorted(data.iterdir()) if path.is_dir())
+    for name, value in (("silent", 0.0), ("constant", 0.3)):
+        write_wave(data / label / f"{name}.wav", np.full(RATE, value, np.float32))
+    decoded, _ = read(data)
+    told = f"from beginning to end: 2 ({label}/constant.wav, {label}/silent.wav)"
+    assert told in decoded.warnings[-1]
+    assert experiment.profile_of(decoded) == usual
+    (data / "noise").mkdir()  # where silence is no fault
+    for name in ("silent", "constant"):
+        shutil.move(data / label / f"{name}.wav", data / "noise")
+    assert not any("from beginning to end" in warning for warning in read(data)[0].warnings)
+
+
 # Leaks.
 
 

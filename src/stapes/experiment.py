@@ -15,7 +15,7 @@ from stapes import __version__
 from stapes.auditing import summarise
 from stapes.clips import Clip
 from stapes.config import SAMPLE_RATE, ModelConfig, TrainingConfig, as_dict, preset_training
-from stapes.copies import mark
+from stapes.copies import is_constant, mark
 from stapes.corrections import apply_labels
 from stapes.dataset import DecodedDataset, decode, join_copies, list_clips
 from stapes.errors import UsageError
@@ -270,12 +270,14 @@ def _marks(waveforms: Sequence[Waveform]) -> str:
 
 
 def profile_of(decoded: DecodedDataset) -> TrainingProfile:
-    """What recordings are like, such as those that a model learns from."""
+    """What recordings are like, such as those that a model learns from; silent ones like none."""
+    heard = [i for i, waveform in enumerate(decoded.waveforms) if not is_constant(waveform)]
+    chosen = decoded.only(heard) if heard else decoded
     return describe(
         [
             profile(waveform, sample_rate=decoded.sample_rate, sample_rate_hz=file_sample_rate)
             for waveform, file_sample_rate in zip(
-                decoded.waveforms, decoded.file_sample_rates, strict=True
+                chosen.waveforms, chosen.file_sample_rates, strict=True
             )
         ]
     )
