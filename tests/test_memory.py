@@ -30,7 +30,7 @@ def test_a_model_is_not_measured_on_what_it_learnt(run_folder, tones_folder, tmp
     others = evaluate(run_folder, tones_folder, leaks="regroup")
     assert others["clips"]["n"] == n_held
     assert "these are left out" in others["warnings"][-2]
-    told = f"temperature and thresholds were set by {n_held} of these {n_held} recordings"
+    told = f"the model was calibrated on {n_held} of these {n_held} recordings"
     assert told in others["warnings"][-1]
     everything = evaluate(run_folder, tones_folder, leaks="allow")
     assert everything["clips"]["n"] == 16

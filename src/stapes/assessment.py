@@ -143,12 +143,12 @@ def _without_known(
 
 
 def _told_of_calibration(decoded: DecodedDataset, known: Sequence[bool]) -> DecodedDataset:
-    """Warn where probabilities and thresholds are judged on what they were made by."""
+    """Warn where probabilities and thresholds are judged by what they were made of."""
     if not any(known):
         return decoded
     told = (
-        f"the model's temperature and thresholds were set by {sum(known)} of these {len(known)}"
-        " recordings: its probabilities look truer than they are, and more of its own sounds kept"
+        f"the model was calibrated on {sum(known)} of these {len(known)} recordings: its"
+        " probabilities, and any thresholds, look better than they are"
     )
     return replace(decoded, warnings=(*decoded.warnings, told))
 

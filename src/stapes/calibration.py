@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stapes import evaluation
 from stapes.config import is_number
 
 Shares = NDArray[np.floating[Any]]
@@ -30,8 +31,8 @@ N_STEPS = 50
 
 N_BINS = 10
 
-N_THROWS, CONFIDENCE = 500, 0.95
-"""Of how many throws how large a share is called chance."""
+N_THROWS = 500
+"""Of labels that agree with the probabilities, to see what chance makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +239,7 @@ def error_by_chance(shares: NDArray[np.float32], sources: Sequence[str]) -> floa
     rng = np.random.default_rng(0)
     throws = (rng.random(len(names))[source] < confidence for _ in range(N_THROWS))
     errors = [np.abs(np.bincount(place, right, N_BINS) - stated).sum() for right in throws]
-    return float(np.quantile(errors, CONFIDENCE)) / len(shares)
+    return float(np.quantile(errors, evaluation.CONFIDENCE)) / len(shares)
 
 
 def _logits(shares: Shares) -> NDArray[np.float64]:
