@@ -169,12 +169,19 @@ def test_pieces_of_one_noise_differ():
     assert (likeness.max(axis=1) > 0.99).mean() < 0.1  # of rumble, at like places
 
 
+def varied(
+    augmenter: Augmenter, segments: torch.Tensor, *, step: int = 0, seed: int
+) -> tuple[torch.Tensor, np.ndarray]:
+    by, targets = augmenter.choose(one_hot(), step=step, rng=np.random.default_rng(seed))
+    return augmenter.vary(segments, by), targets
+
+
 def test_noise_lies_between_its_levels():
     """Tones of one frequency: what is left without it is noise, and above 300 Hz it counts."""
     settings = TrainingConfig(mixing=0, equaliser_db=1e-6, noise_db=-10.0)
-    vary = Augmenter(CONFIG, settings, rng=np.random.default_rng(0))
+    augmenter = Augmenter(CONFIG, settings, rng=np.random.default_rng(0))
     tone = torch.sin(2 * math.pi * torch.arange(LENGTH) / 8).repeat(64, 1)
-    heard, _ = vary(tone, one_hot(), step=0, rng=np.random.default_rng(1))
+    heard, _ = varied(augmenter, tone, seed=1)
     spectrum = np.square(np.abs(np.fft.rfft(heard.double().numpy())))
     at = LENGTH // 8
     noise = spectrum.sum(axis=1) - spectrum[:, at - 3 : at + 4].sum(axis=1)
@@ -190,8 +197,8 @@ def test_noise_lies_between_its_levels():
 @pytest.mark.parametrize("turned", [True, False])
 def test_with_everything_off_only_normalisation_a_sign_and_a_level_are_left(turned):
     settings = TrainingConfig(mixing=0, equaliser_db=0, polarity=turned)
-    vary = Augmenter(CONFIG, settings, rng=np.random.default_rng(0))
-    segments, targets = vary(batch(), one_hot(), step=0, rng=np.random.default_rng(0))
+    augmenter = Augmenter(CONFIG, settings, rng=np.random.default_rng(0))
+    segments, targets = varied(augmenter, batch(), seed=0)
     rms = segments.square().mean(dim=1, keepdim=True).sqrt()
     found, wanted = (segments / rms).numpy(), normalise(batch().numpy())
     signs = np.sign(np.sum(found * wanted, axis=1, keepdims=True))
@@ -206,8 +213,8 @@ def test_with_everything_off_only_normalisation_a_sign_and_a_level_are_left(turn
 
 def test_targets_are_mixed_in_proportion():
     settings = TrainingConfig(mixing=0.7, equaliser_db=0)
-    vary = Augmenter(CONFIG, settings, rng=np.random.default_rng(0))
-    segments, soft = vary(batch(), one_hot(), step=0, rng=np.random.default_rng(5))
+    augmenter = Augmenter(CONFIG, settings, rng=np.random.default_rng(0))
+    segments, soft = varied(augmenter, batch(), seed=5)
     share, partner = mixing(64, alpha=0.7, rng=np.random.default_rng(5))
     y, x = one_hot(), normalise(batch().double().numpy())
     wanted = share[:, None] * y + (1 - share[:, None]) * y[partner]
@@ -220,10 +227,10 @@ def test_targets_are_mixed_in_proportion():
 
 def test_the_last_steps_learn_from_sounds_that_are_not_mixed():
     settings = TrainingConfig(epochs=2, steps_per_epoch=5, unmixed_share=0.3)
-    vary = Augmenter(CONFIG, settings, rng=np.random.default_rng(0))
+    augmenter = Augmenter(CONFIG, settings, rng=np.random.default_rng(0))
 
     def targets(step: int) -> np.ndarray:
-        return vary(batch(), one_hot(), step=step, rng=np.random.default_rng(step))[1]
+        return varied(augmenter, batch(), step=step, seed=step)[1]
 
     pure = [bool(np.isin(targets(step), (0, 1)).all()) for step in range(10)]
     assert pure == [False] * 7 + [True] * 3
@@ -231,8 +238,8 @@ def test_the_last_steps_learn_from_sounds_that_are_not_mixed():
 
 def test_segments_that_are_not_normalised_are_left_alone():
     config = replace(CONFIG, normalise=False)
-    vary = Augmenter(config, TrainingConfig(), rng=np.random.default_rng(0))
-    segments, targets = vary(batch(), one_hot(), step=0, rng=np.random.default_rng(0))
+    augmenter = Augmenter(config, TrainingConfig(), rng=np.random.default_rng(0))
+    segments, targets = varied(augmenter, batch(), seed=0)
     assert torch.equal(segments, batch()) and np.array_equal(targets, one_hot())
 
 

@@ -57,29 +57,23 @@ class Augmenter:
         if settings.equaliser_db > 0 and config.normalise:
             self._noises = Noises(config.segment_length, device=settings.device, rng=rng)
 
-    def __call__(
-        self,
-        segments: Tensor,
-        targets: NDArray[np.float32],
-        *,
-        step: int,
-        rng: np.random.Generator,
-    ) -> tuple[Tensor, NDArray[np.float32]]:
-        """Vary one batch.
+    def choose(
+        self, targets: NDArray[np.float32], *, step: int, rng: np.random.Generator
+    ) -> tuple[Variations | None, NDArray[np.float32]]:
+        """What is done to one batch.
 
         Args:
-            segments: [B, T], as recorded; left as they are where the configuration does not
-                normalise them.
             targets: [B, n_classes], summing to 1.
             step: that learns from it, for the last ones learn from sounds that are not mixed.
             rng: of every random choice.
 
         Returns:
-            [B, T] and [B, n_classes].
+            None where the configuration does not normalise segments, which are then left as
+            recorded; and the targets afterwards [B, n_classes].
         """
-        settings, n_batch = self._settings, len(segments)
+        settings, n_batch = self._settings, len(targets)
         if not self._config.normalise:
-            return segments, targets
+            return None, targets
         share, partners = mixing(n_batch, alpha=settings.mixing_at(step), rng=rng)
         taps, noise_db = np.ones((n_batch, 1)), np.full(n_batch, -math.inf)
         if settings.equaliser_db > 0:
@@ -90,9 +84,9 @@ class Augmenter:
         signs = np.ones((2, n_batch))
         if settings.polarity:  # which way round a microphone is wired
             signs = rng.choice((-1.0, 1.0), (2, n_batch))
-        noises, noise_starts = self._silence, np.zeros(n_batch, np.int64)
+        noise_starts = np.zeros(n_batch, np.int64)
         if settings.equaliser_db > 0:
-            noises, noise_starts = self._noises.flat, self._noises.places(n_batch, rng)
+            noise_starts = self._noises.places(n_batch, rng)
         by = Variations(
             partners,
             own=_single(signs[0] * share / power),
@@ -103,7 +97,14 @@ class Augmenter:
             rms=_single(_amplitude(level_db)),
         )
         part = _single(share)[:, None]
-        return vary(segments, by, noises), part * targets + (1 - part) * targets[partners]
+        return by, part * targets + (1 - part) * targets[partners]
+
+    def vary(self, segments: Tensor, by: Variations | None) -> Tensor:
+        """Do it: [B, T] as recorded -> [B, T]."""
+        if by is None:
+            return segments
+        noises = self._noises.flat if self._settings.equaliser_db > 0 else self._silence
+        return vary(segments, by, noises)
 
 
 def vary(segments: Tensor, by: Variations, noises: Tensor) -> Tensor:

@@ -4,9 +4,8 @@ Batch number n is a function of the seed and n alone.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,9 @@ from torch import Tensor
 
 from stapes import augment, negatives
 from stapes.config import ModelConfig, TrainingConfig
-from stapes.generator import Examples, SegmentGenerator
+from stapes.generator import Choice, Examples, SegmentGenerator
+from stapes.native_autograd import arithmetic
+from stapes.native_batches import Variations
 from stapes.segments import Waveform, normalise
 
 N_MODELS, MODEL_SAMPLES = (8, 256), 2**22
@@ -23,6 +24,10 @@ N_MODELS, MODEL_SAMPLES = (8, 256), 2**22
 
 KEPT_BYTES = 32_000_000
 """Size of the memory that is freed at the start, so that later ones are kept: below 32 MiB."""
+
+PLANNED = 16
+"""Batches whose random choices are made in one go: quicker than one by one, each after a pass of
+the network, which takes the caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +71,17 @@ class MadeUp:
             arithmetic(torch.from_numpy(array).to(device)) for array in stock
         )
 
-    def draw(self, rng: np.random.Generator, *, out: Tensor) -> None:
-        """Write to ``out`` [n, T]: any carrier under any envelope, which begins anywhere."""
+    def choose(self, n: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+        """Any carrier, under any envelope, that begins anywhere: n of these."""
         n_carriers, n_points, _ = self._carriers.shape
-        sounds = arithmetic(out)
-        rows, others = rng.integers(n_carriers, size=(2, len(out))).tolist()
-        places = rng.integers(n_points, size=len(out)).tolist()
-        for i, (row, other, place) in enumerate(zip(rows, others, places, strict=True)):
+        rows, others = rng.integers(n_carriers, size=(2, n)).tolist()
+        places = rng.integers(n_points, size=n).tolist()
+        return list(zip(rows, others, places, strict=True))
+
+    def draw(self, chosen: Sequence[tuple[int, int, int]], *, out: Tensor) -> None:
+        """Write what was chosen to ``out`` [n, T]."""
+        n_points, sounds = self._carriers.shape[1], arithmetic(out)
+        for i, (row, other, place) in enumerate(chosen):
             sound = self._carriers[row] * self._envelopes[other, place : place + n_points]
             sounds[i] = sound.reshape(-1)[: out.shape[1]]
 
@@ -90,12 +99,7 @@ def batches(
     What is none of the classes is made up, but for a half that is the user's if there is any.
     """
     _keep_memory()
-    return map(_Maker(config, settings, known, foreign), itertools.count(first_step))
-
-
-def arithmetic(tensor: Tensor) -> Any:
-    """The same memory for arithmetic: NumPy's on the processor, where each call costs less."""
-    return tensor.detach() if tensor.is_cuda else tensor.detach().numpy()
+    return _made(_Maker(config, settings, known, foreign), first_step)
 
 
 def _keep_memory() -> None:
@@ -107,8 +111,26 @@ def _keep_memory() -> None:
     torch.empty(KEPT_BYTES, dtype=torch.uint8)
 
 
+def _made(maker: "_Maker", first_step: int) -> Iterator[Batch]:
+    for begin in itertools.count(first_step, PLANNED):
+        plans = [maker.plan(step) for step in range(begin, begin + PLANNED)]
+        yield from map(maker.make, plans)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """All that is chosen of one batch; who its own negatives are, if there are any."""
+
+    known: Choice
+    made_up: list[tuple[int, int, int]]
+    own: Choice | None
+    variations: Variations | None
+    targets: NDArray[np.float32]
+    clips: NDArray[np.int64]
+
+
 class _Maker:
-    """Makes batch number n."""
+    """Plans batch number n, and makes it."""
 
     def __init__(
         self, config: ModelConfig, settings: TrainingConfig, known: Examples, foreign: Examples
@@ -129,25 +151,35 @@ class _Maker:
                 rng=rng,
             )
 
-    def __call__(self, step: int) -> Batch:
+    def plan(self, step: int) -> _Plan:
         settings, n_none = self._settings, self._settings.n_negatives
         rng = np.random.default_rng([settings.seed, step, 1])
-        n_known, n_own = settings.batch_size - n_none, -(-n_none // 2) if self._of_none else 0
+        n_own = -(-n_none // 2) if self._of_none else 0
+        known = self._of_classes.choose(step, batch_size=settings.batch_size - n_none)
+        made_up = self._made_up.choose(n_none - n_own, rng) if n_none else []
+        clips, own = known.clips, None
+        if self._of_none:
+            own = self._of_none.choose(step, batch_size=n_own)
+            clips = np.append(clips, own.clips + self._n_known)
+        n_targets = len(self._config.classes) + (n_none > 0)
+        targets = np.append(known.targets, np.full(n_none, n_targets - 1))
+        one_hot = np.eye(n_targets, dtype=np.float32)[targets]
+        variations, mixed = self._augment.choose(one_hot, step=step, rng=rng)
+        return _Plan(known, made_up, own, variations, mixed, clips)
+
+    def make(self, plan: _Plan) -> Batch:
+        settings, n_known = self._settings, len(plan.known.clips)
         segments = torch.empty(
             settings.batch_size, self._config.segment_length, device=settings.device
         )
-        known, made_up, own = segments.split_with_sizes([n_known, n_none - n_own, n_own])
-        labels, clips = self._of_classes.draw(step, out=known)
-        if n_none:
-            self._made_up.draw(rng, out=made_up)
-        if self._of_none:
-            _, others = self._of_none.draw(step, out=own)
-            clips = np.append(clips, others + self._n_known)
-        n_targets = len(self._config.classes) + (n_none > 0)
-        targets = np.append(labels, np.full(n_none, n_targets - 1))
-        one_hot = np.eye(n_targets, dtype=np.float32)[targets]
-        varied, mixed = self._augment(segments, one_hot, step=step, rng=rng)
-        return Batch(varied, torch.from_numpy(mixed).to(settings.device), clips)
+        n_filled = n_known + len(plan.made_up)
+        self._of_classes.draw(plan.known, out=segments[:n_known])
+        if plan.made_up:
+            self._made_up.draw(plan.made_up, out=segments[n_known:n_filled])
+        if self._of_none and plan.own:
+            self._of_none.draw(plan.own, out=segments[n_filled:])
+        varied = self._augment.vary(segments, plan.variations)
+        return Batch(varied, torch.from_numpy(plan.targets).to(settings.device), plan.clips)
 
 
 def _generator(

@@ -63,6 +63,23 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """Where segments are drawn, and from which clips; each an array [B].
+
+    Attributes:
+        firsts: places of their first samples among all clips.
+        rates: samples from one of theirs to the next.
+        targets: class indices.
+        clips: rows of the clips.
+    """
+
+    firsts: NDArray[np.float64]
+    rates: NDArray[np.float64]
+    targets: Indices
+    clips: Indices
+
+
+@dataclass(frozen=True, slots=True)
 class Drawn:
     """Raw segments [B, segment_length], the class index and the clip of each [B]."""
 
@@ -125,16 +142,12 @@ class SegmentGenerator:
     def batch(self, step: int, *, batch_size: int) -> Drawn:
         """Batch number ``step``: the same for the same seed, whatever was drawn before."""
         segments = self._ramp.new_empty(batch_size, self._segment_length)
-        targets, clips = self.draw(step, out=segments)
-        return Drawn(segments.cpu().numpy(), targets, clips)
+        choice = self.choose(step, batch_size=batch_size)
+        self.draw(choice, out=segments)
+        return Drawn(segments.cpu().numpy(), choice.targets, choice.clips)
 
-    def draw(self, step: int, *, out: Tensor) -> tuple[Indices, Indices]:
-        """Write the segments of a batch to ``out`` [B, segment_length], where the clips are kept.
-
-        Returns:
-            The class index and the clip of each segment.
-        """
-        batch_size = len(out)
+    def choose(self, step: int, *, batch_size: int) -> Choice:
+        """The segments of batch number ``step``."""
         rng = np.random.default_rng([self._seed, step])
         classes = rng.integers(len(self._sources_of_class.sizes), size=batch_size)
         sources = self._sources[self._sources_of_class.member(classes, rng)]
@@ -143,20 +156,14 @@ class SegmentGenerator:
         starts = self._start(clips, rng)
         # A segment's middle stays in place at any speed, so a loud sample seldom leaves it.
         firsts = starts + (1 - rates) * (self._segment_length - 1) / 2
-        self._interpolate(firsts, rates, out=out)
-        return self._targets[clips], clips
+        return Choice(firsts, rates, self._targets[clips], clips)
 
-    def _start(self, clips: Indices, rng: np.random.Generator) -> Indices:
-        """Uniform over the admissible starts of each clip, as places in the array: [B] -> [B]."""
-        number = self._begins[clips] + rng.integers(self._n_starts[clips])
-        row = np.searchsorted(self._ends, number, side="right")
-        starts: Indices = self._intervals[row, 1] - (self._ends[row] - number)
-        return starts
+    def draw(self, choice: Choice, *, out: Tensor) -> None:
+        """Write segments to ``out`` [B, segment_length], where the clips are kept.
 
-    def _interpolate(
-        self, firsts: NDArray[np.float64], rates: NDArray[np.float64], *, out: Tensor
-    ) -> None:
-        """out[b, i] = the sound at ``firsts[b] + rates[b] * i``, linearly between samples."""
+        out[b, i] = the sound at ``firsts[b] + rates[b] * i``, linearly between samples.
+        """
+        firsts, rates = choice.firsts, choice.rates
         if native.available() and not out.is_cuda:
             n_threads = torch.get_num_threads()
             sound = self._sound.numpy()
@@ -166,6 +173,13 @@ class SegmentGenerator:
         positions += _column((firsts - whole).astype(np.float32), out)
         left = positions.int() + _column(whole.astype(np.int64), out)
         torch.lerp(self._sound[left], self._sound[left + 1], positions.frac_(), out=out)
+
+    def _start(self, clips: Indices, rng: np.random.Generator) -> Indices:
+        """Uniform over the admissible starts of each clip, as places in the array: [B] -> [B]."""
+        number = self._begins[clips] + rng.integers(self._n_starts[clips])
+        row = np.searchsorted(self._ends, number, side="right")
+        starts: Indices = self._intervals[row, 1] - (self._ends[row] - number)
+        return starts
 
 
 @dataclass(frozen=True, slots=True)

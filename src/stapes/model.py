@@ -6,13 +6,14 @@ of the optimiser is one operation and not one for each of forty small tensors.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stapes.config import ModelConfig
 from stapes.native import Blocks, Scratch
-from stapes.native_autograd import torch_logits, training_logits, training_pass
+from stapes.native_autograd import library, torch_logits, training_logits, training_pass
 
 MOMENTUM = 0.1
 """The share of a batch's statistics in the running ones; PyTorch's default."""
@@ -41,6 +42,7 @@ class Network(nn.Module):
         """
         super().__init__()
         self.config, self.low_cut = config, low_cut
+        self._first_shape = config.kernel_shapes[0]
         self.blocks = Blocks(config.channels, config.kernel_sizes, config.strides)
         self.scratch = Scratch()
         initial = _initial(config, with_none=with_none)
@@ -58,28 +60,38 @@ class Network(nn.Module):
         self.statistics.lerp_(found, MOMENTUM)
         return logits
 
-    def training_pass(self, segments: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Logits in training, and what makes of their gradient that of ``flat``, once."""
-        flat, blocks = self.used(self.flat), self.blocks
-        logits, found, gradient = training_pass(segments, flat, blocks, scratch=self.scratch)
-        with torch.no_grad():
-            self.statistics.lerp_(found, MOMENTUM)
+    def training_pass(
+        self, segments: Tensor, flat: Any, statistics: Any
+    ) -> tuple[Any, Callable[[Any], Any]]:
+        """Logits in training, and what makes of their gradient that of ``flat``, once.
+
+        All but the segments are as :func:`stapes.native_autograd.arithmetic` gives them.
+
+        Args:
+            segments: [B, T], normalised.
+            flat: this network's own.
+            statistics: its own, which follow those of the batch.
+        """
+        logits, found, gradient = training_pass(
+            segments, self.used(flat), self.blocks, scratch=self.scratch
+        )
+        statistics += MOMENTUM * (found - statistics)
         return logits, lambda d_logits: self.used(gradient(d_logits))
 
-    def used(self, flat: Tensor) -> Tensor:
-        """Parameters as they are used: [n] -> [n].
+    def used(self, flat: Any) -> Any:
+        """Parameters as they are used, a tensor or an array: [n] -> [n].
 
         With a low cut, each filter of the first block less the mean of its taps. Its gain rises
         with the frequency from none at 0 Hz, so rumble of wind and handling is hardly heard. The
         same map makes of the gradient of these that of ``flat``. A filter of one tap has no other
         gain, and stays.
         """
-        shape = self.config.kernel_shapes[0]
-        if not self.low_cut or shape[-1] == 1:
+        n, n_taps = math.prod(self._first_shape), self._first_shape[-1]
+        if not self.low_cut or n_taps == 1:
             return flat
-        first, rest = flat.tensor_split([math.prod(shape)])
-        taps = first.view(shape)
-        return torch.cat([(taps - taps.mean(dim=2, keepdim=True)).flatten(), rest])
+        taps = flat[:n].reshape(-1, n_taps)
+        without_mean = (taps - taps.sum(1)[:, None] / n_taps).reshape(-1)
+        return library(flat).concatenate([without_mean, flat[n:]])
 
     def tensors(self) -> dict[str, Tensor]:
         """The parameters in use and running statistics by the names of a saved model."""

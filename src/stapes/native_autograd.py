@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 from stapes import native
 from stapes.config import same_padding
 from stapes.engine import NORMALISATION_EPSILON
+from stapes.native import Array
 
 
 def training_logits(
@@ -47,13 +47,13 @@ def training_logits(
 
 
 def training_pass(
-    x: Tensor, flat: Tensor, blocks: native.Blocks, *, scratch: native.Scratch
-) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    x: Tensor, flat: Any, blocks: native.Blocks, *, scratch: native.Scratch
+) -> tuple[Any, Any, Callable[[Any], Any]]:
     """The same with the gradient at hand, past PyTorch's graph where the kernels take over.
 
     Args:
         x: [B, T] normalised segments.
-        flat: all parameters.
+        flat: all parameters, for :func:`arithmetic` as are the results.
         blocks: how those of the blocks lie.
         scratch: memory for the passes.
 
@@ -62,11 +62,26 @@ def training_pass(
         logits' gradient that of the parameters, once.
     """
     if _native_can(x, flat, blocks):
-        run = _NativePass.of(x, flat, blocks, scratch)
+        run = _NativePass.of(_array(x), flat, blocks, scratch)
         return run.logits, run.statistics, run.gradient
-    statistics = flat.new_zeros(2, sum(blocks.channels))
-    logits = torch_logits(x, flat, statistics, blocks, training=True)
-    return logits.detach(), statistics, lambda d: torch.autograd.grad(logits, [flat], [d])[0]
+    leaf = torch.as_tensor(flat).detach().requires_grad_()
+    statistics = leaf.new_zeros(2, sum(blocks.channels))
+    logits = torch_logits(x, leaf, statistics, blocks, training=True)
+
+    def gradient(d_logits: Any) -> Any:
+        return arithmetic(torch.autograd.grad(logits, [leaf], [torch.as_tensor(d_logits)])[0])
+
+    return arithmetic(logits), arithmetic(statistics), gradient
+
+
+def arithmetic(tensor: Tensor) -> Any:
+    """The same memory for arithmetic: NumPy's on the processor, where each call costs less."""
+    return tensor.detach() if tensor.is_cuda else tensor.detach().numpy()
+
+
+def library(array: Any) -> Any:
+    """NumPy or PyTorch: functions of the same names for either's arrays."""
+    return np if isinstance(array, np.ndarray) else torch
 
 
 def torch_logits(
@@ -121,8 +136,10 @@ def _torch_pooled(
     return y.mean(dim=-1)
 
 
-def _native_can(x: Tensor, parameters: Tensor, blocks: native.Blocks) -> bool:
-    if x.device.type != "cpu" or x.requires_grad or {x.dtype, parameters.dtype} != {torch.float32}:
+def _native_can(x: Tensor, parameters: Any, blocks: native.Blocks) -> bool:
+    if x.device.type != "cpu" or x.requires_grad or x.dtype != torch.float32:
+        return False
+    if parameters.itemsize != x.itemsize:
         return False
     if not set(blocks.strides) <= set(native.STRIDES):
         return False
@@ -135,38 +152,36 @@ def _native_can(x: Tensor, parameters: Tensor, blocks: native.Blocks) -> bool:
 class _NativePass:
     """What the kernels found in one forward pass, and their backward pass."""
 
-    logits: Tensor
-    statistics: Tensor
+    logits: Array
+    statistics: Array
     run: native.Forward
-    weight: NDArray[np.float32]
+    weight: Array
 
     @classmethod
-    def of(cls, x: Tensor, flat: Tensor, blocks: native.Blocks, scratch: native.Scratch) -> Self:
-        trunk, _, weight, bias = _split(_array(flat), blocks)
+    def of(cls, x: Array, flat: Array, blocks: native.Blocks, scratch: native.Scratch) -> Self:
+        trunk, _, weight, bias = _split(flat, blocks)
         run = native.trunk_train_forward(
-            _array(x),
+            x,
             trunk,
             blocks,
             epsilon=NORMALISATION_EPSILON,
             n_threads=torch.get_num_threads(),
             scratch=scratch,
         )
-        means, variances = run.statistics
-        statistics = np.stack([means, variances * _unbiased(blocks, *x.shape)])
         weight = weight.reshape(len(bias), -1).copy()
-        logits = torch.from_numpy(run.pooled @ weight.T + bias)
-        return cls(logits, torch.from_numpy(statistics), run, weight)
+        statistics = run.statistics * _unbiased(blocks, *x.shape)
+        return cls(run.pooled @ weight.T + bias, statistics, run, weight)
 
-    def gradient(self, d_logits: Tensor) -> Tensor:
+    def gradient(self, d_logits: Array) -> Array:
         """Of all parameters, from that of the logits [B, N]; once."""
-        d, run = _array(d_logits), self.run
+        d, run = d_logits, self.run
         n_parameters = run.blocks.n_parameters + sum(run.blocks.channels)
         gradient = np.zeros(n_parameters + self.weight.size + d.shape[1], np.float32)
         d_trunk, _, d_weight, d_bias = _split(gradient, run.blocks)
         d_weight[:], d_bias[:] = (d.T @ run.pooled).ravel(), d.sum(axis=0)
         n_threads = torch.get_num_threads()
         native.trunk_train_backward(run, d @ self.weight, n_threads=n_threads, out=d_trunk)
-        return torch.from_numpy(gradient)
+        return gradient
 
 
 class _Training(torch.autograd.Function):
@@ -176,33 +191,40 @@ class _Training(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, flat: Tensor, blocks: native.Blocks, scratch: native.Scratch
     ) -> tuple[Tensor, Tensor]:
-        ctx.run = _NativePass.of(x, flat, blocks, scratch)
-        ctx.mark_non_differentiable(ctx.run.statistics)
-        return ctx.run.logits, ctx.run.statistics
+        ctx.run = _NativePass.of(_array(x), _array(flat), blocks, scratch)
+        logits, statistics = map(torch.from_numpy, (ctx.run.logits, ctx.run.statistics))
+        ctx.mark_non_differentiable(statistics)
+        return logits, statistics
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_logits: Tensor, d_statistics: Tensor) -> tuple[Tensor | None, ...]:
-        return None, ctx.run.gradient(d_logits), None, None
+        return None, torch.from_numpy(ctx.run.gradient(_array(d_logits))), None, None
 
 
-def _split(flat: NDArray[np.float32], blocks: native.Blocks) -> list[NDArray[np.float32]]:
+def _split(flat: Array, blocks: native.Blocks) -> list[Array]:
     """Views of the four parts."""
     ends = accumulate(_sizes(len(flat), blocks), initial=0)
     return [flat[begin:end] for begin, end in pairwise(ends)]
 
 
 @lru_cache(maxsize=4)
-def _unbiased(blocks: native.Blocks, batch: int, length: int) -> NDArray[np.float32]:
-    """What makes of each channel's biased variance over n numbers the unbiased: n / (n - 1)."""
+def _unbiased(blocks: native.Blocks, batch: int, length: int) -> Array:
+    """What makes of each channel's mean the same, and of its biased variance the unbiased.
+
+    That over n numbers is n / (n - 1) times as large.
+
+    Returns:
+        [2, sum of channels].
+    """
     numbers = []
     for stride in blocks.strides:
         length = -(-length // stride)
         numbers.append(batch * length)
     n = np.repeat(np.array(numbers, np.float32), blocks.channels)
-    return (n / np.maximum(n - 1, 1)).astype(np.float32)
+    return np.stack([np.ones_like(n), n / np.maximum(n - 1, 1)])
 
 
-def _array(tensor: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = tensor.detach().numpy()
+def _array(tensor: Tensor) -> Array:
+    array: Array = tensor.detach().numpy()
     return array

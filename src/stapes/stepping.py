@@ -4,13 +4,13 @@ import copy
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from stapes.batches import Batch, arithmetic
+from stapes.batches import Batch
 from stapes.config import ModelConfig
 from stapes.model import Network
+from stapes.native_autograd import arithmetic, library
 
 WARM_UP = 3
 """Steps on a GPU before one is captured: libraries choose their kernels in the first ones."""
@@ -38,8 +38,9 @@ class Stepper:
         self.network, self.average = network.train(), copy.deepcopy(network)
         self._weight_decay = weight_decay
         self._moments = torch.zeros(2, *network.flat.shape, device=network.flat.device)
-        self._numbers = torch.zeros(3, device=network.flat.device)
-        learning = network.flat, *self._moments, *self._numbers
+        numbers = torch.zeros(3, device=network.flat.device)
+        self._numbers = arithmetic(numbers)
+        learning = network.flat, *self._moments, *numbers
         following = self.average.flat, self.average.statistics, network.statistics
         self._arrays = [arithmetic(tensor) for tensor in (*learning, *following)]
         self._n_warm = 0
@@ -62,7 +63,7 @@ class Stepper:
         """
         kept = 1 - learning_rate * self._weight_decay
         size = learning_rate * math.sqrt(1 - BETAS[1] ** number) / (1 - BETAS[0] ** number)
-        self._numbers.copy_(torch.tensor([kept, size, pace]))
+        self._numbers[:] = library(self._numbers).asarray([kept, size, pace])
         on_gpu = batch.segments.is_cuda
         told = self._step_on_gpu(batch).cpu().numpy() if on_gpu else self._step(batch)
         log_shares, targets = told
@@ -82,12 +83,13 @@ class Stepper:
         Returns:
             Logarithms of the classes' shares, and the targets: [2, B, n_classes (+ 1)].
         """
-        passed, gradient = self.network.training_pass(batch.segments)
-        logits, targets = arithmetic(passed), arithmetic(batch.targets)  # [B, n_outputs (+ 1)]
+        flat, *_, statistics = self._arrays
+        logits, gradient = self.network.training_pass(batch.segments, flat, statistics)
+        targets = arithmetic(batch.targets)
         log_shares = log_probabilities(logits, self.network.config)
-        d_logits = (_library(logits).exp(log_shares) - targets) / len(logits)  # targets sum to 1
-        self._descend(arithmetic(gradient(torch.as_tensor(d_logits[:, -logits.shape[1] :]))))
-        return _library(logits).stack([log_shares, targets])
+        d_logits = (library(logits).exp(log_shares) - targets) / len(logits)  # targets sum to 1
+        self._descend(gradient(d_logits[:, -logits.shape[1] :]))
+        return library(logits).stack([log_shares, targets])
 
     def _descend(self, gradient: Any) -> None:
         """AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101), then the average.
@@ -136,13 +138,8 @@ class Stepper:
 
 def log_probabilities(logits: Any, config: ModelConfig) -> Any:
     """[B, n_outputs (+ 1)] -> [B, n_classes (+ 1)]; one logit stands for the second class."""
-    library = _library(logits)
+    functions = library(logits)
     if config.n_outputs == 1:
-        logits = library.concatenate([library.zeros_like(logits[:, :1]), logits], 1)
-    logits = logits - library.amax(logits, 1)[:, None]
-    return logits - library.log(library.exp(logits).sum(1))[:, None]
-
-
-def _library(array: Any) -> Any:
-    """NumPy or PyTorch: functions of the same names for either's arrays."""
-    return np if isinstance(array, np.ndarray) else torch
+        logits = functions.concatenate([functions.zeros_like(logits[:, :1]), logits], 1)
+    logits = logits - functions.amax(logits, 1)[:, None]
+    return logits - functions.log(functions.exp(logits).sum(1))[:, None]
