@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import dct
+from scipy.fft import dct, rfft
 
 from stapes import evaluation
 from stapes.clips import Clip
@@ -123,11 +123,11 @@ def band_power(waveform: Waveform, filters: Features) -> Features:
     hop_length = max(length // 2, (len(padded) - length) // MOST_FRAMES + 1)
     frames = np.lib.stride_tricks.sliding_window_view(padded, length)[::hop_length]
     window = np.hanning(length + 1)[:-1]
-    window /= window.sum()
-    blocks = [
-        np.abs(np.fft.rfft(frames[i : i + FRAMES_AT_ONCE] * window)) ** 2 @ filters
-        for i in range(0, len(frames), FRAMES_AT_ONCE)
-    ]
+    window = (window / window.sum()).astype(np.float32)
+    blocks = []
+    for i in range(0, len(frames), FRAMES_AT_ONCE):
+        spectrum = rfft(frames[i : i + FRAMES_AT_ONCE] * window)
+        blocks.append((spectrum.real**2 + spectrum.imag**2) @ filters)
     return np.concatenate(blocks)
 
 
