@@ -9,19 +9,31 @@
 namespace stapes {
 namespace {
 
+#if defined(__AVX2__)
+// Samples of two vectors, a and b behind it, at these places.
+inline Vector pick(Vector a, Vector b, Mask places) {
+#if STAPES_LANES == 16
+  return reinterpret_cast<Vector>(_mm512_permutex2var_ps(
+      reinterpret_cast<__m512>(a), reinterpret_cast<__m512i>(places), reinterpret_cast<__m512>(b)));
+#else
+  const auto index = reinterpret_cast<__m256i>(places);  // of which three bits count
+  const auto low = _mm256_permutevar8x32_ps(reinterpret_cast<__m256>(a), index);
+  const auto high = _mm256_permutevar8x32_ps(reinterpret_cast<__m256>(b), index);
+  return reinterpret_cast<Vector>(
+      _mm256_blendv_ps(low, high, reinterpret_cast<__m256>(places > V - 1)));
+#endif
+}
+#endif
+
 // x at the places `at`, linearly between samples.
 inline Vector between(const float* x, Vector at) {
   const Mask left = __builtin_convertvector(at, Mask);
   const Vector rest = at - __builtin_convertvector(left, Vector);
-#if STAPES_LANES == 16
+#if defined(__AVX2__)
   if (at[V - 1] < 2 * V - 1) {  // all lies within two vectors
-    const auto a = reinterpret_cast<__m512>(load(x)), b = reinterpret_cast<__m512>(load(x + V));
-    const auto from = [&](Mask place) {
-      const auto index = reinterpret_cast<__m512i>(place);
-      return reinterpret_cast<Vector>(_mm512_permutex2var_ps(a, index, b));
-    };
-    const Vector low = from(left);
-    return low + rest * (from(left + 1) - low);
+    const Vector a = load(x), b = load(x + V);
+    const Vector low = pick(a, b, left);
+    return low + rest * (pick(a, b, left + 1) - low);
   }
 #endif
   Vector low, high;
