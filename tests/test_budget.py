@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from stapes import budget, holdout
+from stapes import batches, budget, holdout
 from stapes.budget import RUNGS, Choice, Rung, choose, parse_budget
 from stapes.config import PRESETS, TrainingConfig
 from stapes.errors import UsageError
@@ -28,6 +28,10 @@ def test_times(text, seconds):
 def test_what_is_no_time_is_refused_with_an_example(text):
     with pytest.raises(UsageError, match="such as 60s"):
         parse_budget(text)
+
+
+def test_trials_take_in_the_choices_that_are_made_for_several_batches_at_once():
+    assert budget.TRIAL_STEPS == 2 * batches.PLANNED
 
 
 def test_the_ladder_climbs():

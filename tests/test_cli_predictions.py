@@ -11,12 +11,13 @@ import sys
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 
 from stapes import assessment, checkpoint, crossvalidation, files, options
 from stapes.checkpoint import Model
 from stapes.config import ModelConfig
 from stapes.inference import Prediction, load
-from stapes.terminal import csv_lines
+from stapes.terminal import csv_lines, table_lines
 from tones import write_tone
 
 KEYS = ["path", "label", "probability", "probabilities", "duration_seconds", "flags", "notes"]
@@ -73,6 +74,17 @@ def test_the_table_is_for_people(stapes, run_folder, folder):
     assert lines[4].strip() == "shorter than a segment of 1 s; padded"
     lines = stapes("predict", run_folder, folder, "--segments").out.decode().splitlines()
     assert len(lines) == 1 + 3 + 1 + 3 + 5 + 1
+
+
+def test_columns_stay_aligned_behind_letters_two_columns_wide():
+    places = []
+    for label in ("frog", "\N{CJK UNIFIED IDEOGRAPH-86D9}\N{CJK UNIFIED IDEOGRAPH-9CF4}"):
+        answer = Prediction(
+            *("x.wav", label, 1.0, {label: 1.0}, 1.0, (), ()), np.zeros(1), np.ones((1, 1))
+        )
+        lines = list(table_lines([answer], [label], segments=True))[1:]
+        places.append([cell_len(line.split("1.0")[0]) for line in lines])
+    assert places[0] == places[1]
 
 
 def test_one_bad_path_costs_no_good_one(stapes, run_folder, folder):

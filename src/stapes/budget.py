@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stapes.config import ModelConfig, TrainingConfig, epochs_for, preset_sizes
+from stapes.config import PRESET_EPOCHS, ModelConfig, TrainingConfig, epochs_for, preset_sizes
 from stapes.dataset import DecodedDataset
 from stapes.errors import UsageError
 from stapes.experiment import class_names, learn
@@ -18,15 +18,16 @@ from stapes.progress import Progress
 RUNGS = (
     ("classic", 5),
     ("classic", 15),
-    ("classic", 40),
+    ("classic", PRESET_EPOCHS["classic"]),
     ("small", 30),
-    ("small", 50),
-    ("large", 50),
+    ("small", PRESET_EPOCHS["small"]),
+    ("large", PRESET_EPOCHS["large"]),
 )
 """Presets and epochs of two classes in the order in which more time is spent on them."""
 
-TRIAL_STEPS = 12
-"""By which the speed of a preset is measured: those of the later half, for the first are slow."""
+TRIAL_STEPS = 32
+"""By which the speed of a preset is measured: those of the later half, for the first are slow. That
+takes in the random choices, which are made for 16 batches at once."""
 
 CLOSING_SECONDS, CLOSING_SHARE = 3.0, 0.002
 """For measuring the model, the simple rules beside it and the report: seconds, and more of them as
@@ -157,4 +158,4 @@ def _speed(
         times.append(time.monotonic())
 
     learn(decoded, training, config=config, settings=trial, on_step=note)
-    return times[0] - started, float(np.median(np.diff(times[(len(times) - 1) // 2 :])))
+    return times[0] - started, float(np.mean(np.diff(times[(len(times) - 1) // 2 :])))

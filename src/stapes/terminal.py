@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -219,13 +220,20 @@ def table_lines(
     for p in predictions:
         flags = f"  ({', '.join(p.flags)})" if p.flags else ""
         share = f"{p.probability:>11.3f}  {p.duration_seconds:>8.2f}"
-        yield f"{printable(p.label):<16} {share}  {printable(p.path)}{flags}\n"
+        yield f"{_padded(p.label, 16)} {share}  {printable(p.path)}{flags}\n"
         yield from (f"{'':<16} {printable(note)}\n" for note in p.notes)
         if segments:
             names = list(p.probabilities)
             for start, shares in zip(p.start_seconds, p.segment_probabilities, strict=True):
                 best = int(shares.argmax())
-                yield f"  {printable(names[best]):<14} {shares[best]:>11.3f}  {start:>8.2f}\n"
+                yield f"  {_padded(names[best], 14)} {shares[best]:>11.3f}  {start:>8.2f}\n"
+
+
+def _padded(text: str, n_columns: int) -> str:
+    """Text and blanks behind it; of some letters each takes two columns."""
+    shown = printable(text)
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in shown)
+    return shown.ljust(n_columns - wide)
 
 
 def jsonl_lines(
