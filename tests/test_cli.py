@@ -216,6 +216,13 @@ def test_a_terminal_of_any_width_shows_how_much_is_done(monkeypatch, capsys, wid
     assert ("a note" in shown) == (width == 100)
 
 
+def test_results_are_printed_in_a_terminal_that_says_it_has_no_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "0")
+    print_metrics(metrics_of("cat", "dog"), title="a title")
+    printed = capsys.readouterr().out
+    assert "a title" in printed and "0.250" in printed
+
+
 def test_what_is_said_is_one_line_of_printable_text(capsys):
     say("two\nlines\x1b[31m \udce9 \N{CAT FACE}")
     assert capsys.readouterr().err == "two\\nlines\\x1b[31m \\udce9 \N{CAT FACE}\n"

@@ -32,6 +32,9 @@ N_FINDINGS = 20
 WIDE_COLUMNS = 70
 """A narrower terminal shows how much is done and how long it takes, and no more."""
 
+FEWEST_COLUMNS = 40
+"""Tables are at least as wide: no terminal is narrower, whatever it says of itself."""
+
 N_NAMED = 4
 """Classes that one line names."""
 
@@ -209,7 +212,9 @@ def _print(what: "str | Table | Text") -> None:
     """A line or a table on stdout; square brackets and colons in names are only that."""
     from rich.console import Console
 
-    Console(markup=False, emoji=False, highlight=False).print(what, soft_wrap=isinstance(what, str))
+    console = Console(markup=False, emoji=False, highlight=False)
+    console.width = max(console.width, FEWEST_COLUMNS)
+    console.print(what, soft_wrap=isinstance(what, str))
 
 
 def table_lines(
