@@ -53,7 +53,7 @@ def training_pass(
 
     Args:
         x: [B, T] normalised segments.
-        flat: all parameters, for :func:`arithmetic` as are the results.
+        flat: all parameters, as :func:`arithmetic` gives them; so are the results.
         blocks: how those of the blocks lie.
         scratch: memory for the passes.
 
