@@ -21,13 +21,19 @@ TRIALS = 7
 """Calls of which the shortest chooses between two ways of doing the same."""
 
 
-def interleaved(calls: Mapping[str, Call], *, rounds: int) -> Seconds:
+def interleaved(
+    calls: Mapping[str, Call], *, rounds: int, periods: Mapping[str, int] = {}
+) -> Seconds:
     """Seconds a call of each, round by round.
 
     Every turn begins with a call that is not timed: caches are cold, threads asleep, and what was
-    made ahead of time before the pause would be free.
+    made ahead of time before the pause would be free. Of a call that does more every so many times,
+    its period, whole periods are timed.
     """
-    repeats = {name: max(1, round(TURN_SECONDS / _shortest(call))) for name, call in calls.items()}
+    repeats = {}
+    for name, call in calls.items():
+        period = periods.get(name, 1)
+        repeats[name] = period * max(1, round(TURN_SECONDS / _shortest(call) / period))
     seconds: Seconds = {name: [] for name in calls}
     gc.collect()
     for _ in range(rounds):

@@ -26,6 +26,7 @@ import peers
 import presenting
 import timing
 import work
+from stapes.batches import PLANNED
 from stapes.config import ModelConfig
 from timing import Call
 
@@ -50,7 +51,7 @@ def main() -> None:
         chosen, calls = choose({name: those for name, those in ways.items() if those})
         whole, alone = ours.training_steps(start.config, ours.settings(batch_size=given.batch))
         calls |= {WHOLE: whole, ALONE: alone}
-        seconds = timing.interleaved(calls, rounds=given.rounds)
+        seconds = timing.interleaved(calls, rounds=given.rounds, periods={WHOLE: PLANNED})
         peaks = machine.peaks(threads=given.threads)
     results = timing.summaries(seconds, ours=WHOLE)
     title = f"A training step, batch of {given.batch}"

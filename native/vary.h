@@ -10,7 +10,7 @@ namespace stapes {
 namespace {
 
 #if defined(__AVX2__)
-// Samples of two vectors, a and b behind it, at these places.
+// Samples of two vectors, a and b behind it, at these places from 0 to 2V - 1.
 inline Vector pick(Vector a, Vector b, Mask places) {
 #if STAPES_LANES == 16
   return reinterpret_cast<Vector>(_mm512_permutex2var_ps(

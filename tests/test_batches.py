@@ -85,6 +85,19 @@ def test_drawing_is_linear_interpolation_about_the_middle(monkeypatch, build):
         np.testing.assert_allclose(segment[inside], wanted, atol=5e-3)
 
 
+@pytest.mark.skipif(not native.available(), reason="the native kernels are not built")
+@pytest.mark.parametrize("build", ["avx512", "avx2", "baseline"])
+@pytest.mark.parametrize("rate", [0.05, 0.999, 1.0, 1.7, 1.9, 2.1, 2.3, 5.0])
+def test_drawing_is_linear_interpolation_at_any_rate(monkeypatch, build, rate):
+    """Eight or sixteen samples lie within as many as two vectors hold, or farther apart."""
+    monkeypatch.setenv("STAPES_KERNELS", build)
+    sound = np.random.default_rng(2).normal(size=6000).astype(np.float32)
+    found = np.empty((1, 1001), np.float32)
+    native_batches.draw(sound, np.array([7.3]), np.array([rate]), n_threads=1, out=found)
+    wanted = np.interp(7.3 + rate * np.arange(1001), np.arange(6000), sound)
+    np.testing.assert_allclose(found[0], wanted, atol=2e-5)  # of a vector's places in float32
+
+
 @pytest.mark.parametrize("n_rows", [0, 1, 3])
 def test_any_number_of_segments_is_drawn(n_rows):
     noise = np.random.default_rng(2).normal(size=5000).astype(np.float32)

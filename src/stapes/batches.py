@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stapes import augment, negatives
 from stapes.config import ModelConfig, TrainingConfig
-from stapes.generator import Choice, Examples, SegmentGenerator
+from stapes.generator import Draws, Examples, SegmentGenerator
 from stapes.native_autograd import arithmetic
 from stapes.native_batches import Variations
 from stapes.segments import Waveform, normalise
@@ -119,11 +119,11 @@ def _made(maker: "_Maker", first_step: int) -> Iterator[Batch]:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """All that is chosen of one batch; who its own negatives are, if there are any."""
+    """All that is chosen of one batch; the user's own negatives, if there are any."""
 
-    known: Choice
+    known: Draws
     made_up: list[tuple[int, int, int]]
-    own: Choice | None
+    own: Draws | None
     variations: Variations | None
     targets: NDArray[np.float32]
     clips: NDArray[np.int64]

@@ -63,7 +63,7 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Draws:
     """Where segments are drawn, and from which clips; each an array [B].
 
     Attributes:
@@ -142,11 +142,11 @@ class SegmentGenerator:
     def batch(self, step: int, *, batch_size: int) -> Drawn:
         """Batch number ``step``: the same for the same seed, whatever was drawn before."""
         segments = self._ramp.new_empty(batch_size, self._segment_length)
-        choice = self.choose(step, batch_size=batch_size)
-        self.draw(choice, out=segments)
-        return Drawn(segments.cpu().numpy(), choice.targets, choice.clips)
+        draws = self.choose(step, batch_size=batch_size)
+        self.draw(draws, out=segments)
+        return Drawn(segments.cpu().numpy(), draws.targets, draws.clips)
 
-    def choose(self, step: int, *, batch_size: int) -> Choice:
+    def choose(self, step: int, *, batch_size: int) -> Draws:
         """The segments of batch number ``step``."""
         rng = np.random.default_rng([self._seed, step])
         classes = rng.integers(len(self._sources_of_class.sizes), size=batch_size)
@@ -156,14 +156,14 @@ class SegmentGenerator:
         starts = self._start(clips, rng)
         # A segment's middle stays in place at any speed, so a loud sample seldom leaves it.
         firsts = starts + (1 - rates) * (self._segment_length - 1) / 2
-        return Choice(firsts, rates, self._targets[clips], clips)
+        return Draws(firsts, rates, self._targets[clips], clips)
 
-    def draw(self, choice: Choice, *, out: Tensor) -> None:
+    def draw(self, draws: Draws, *, out: Tensor) -> None:
         """Write segments to ``out`` [B, segment_length], where the clips are kept.
 
         out[b, i] = the sound at ``firsts[b] + rates[b] * i``, linearly between samples.
         """
-        firsts, rates = choice.firsts, choice.rates
+        firsts, rates = draws.firsts, draws.rates
         if native.available() and not out.is_cuda:
             n_threads = torch.get_num_threads()
             sound = self._sound.numpy()

@@ -42,7 +42,6 @@ class Network(nn.Module):
         """
         super().__init__()
         self.config, self.low_cut = config, low_cut
-        self._first_shape = config.kernel_shapes[0]
         self.blocks = Blocks(config.channels, config.kernel_sizes, config.strides)
         self.scratch = Scratch()
         initial = _initial(config, with_none=with_none)
@@ -60,23 +59,23 @@ class Network(nn.Module):
         self.statistics.lerp_(found, MOMENTUM)
         return logits
 
-    def training_pass(
-        self, segments: Tensor, flat: Any, statistics: Any
-    ) -> tuple[Any, Callable[[Any], Any]]:
-        """Logits in training, and what makes of their gradient that of ``flat``, once.
+    def training_pass(self, segments: Tensor, flat: Any) -> tuple[Any, Any, Callable[[Any], Any]]:
+        """Logits in training, statistics, and what makes of the logits' gradient that of ``flat``.
 
-        All but the segments are as :func:`stapes.native_autograd.arithmetic` gives them.
+        All but the segments are as :func:`stapes.native_autograd.arithmetic` gives them. The
+        running statistics are left to the caller.
 
         Args:
             segments: [B, T], normalised.
-            flat: this network's own.
-            statistics: its own, which follow those of the batch.
+            flat: parameters, as :attr:`flat`.
+
+        Returns:
+            Logits [B, n_outputs (+ 1)], mean and variance of every convolution's output
+            [2, sum of channels], and the function, to be called once.
         """
-        logits, found, gradient = training_pass(
-            segments, self.used(flat), self.blocks, scratch=self.scratch
-        )
-        statistics += MOMENTUM * (found - statistics)
-        return logits, lambda d_logits: self.used(gradient(d_logits))
+        used, scratch = self.used(flat), self.scratch
+        logits, found, gradient = training_pass(segments, used, self.blocks, scratch=scratch)
+        return logits, found, lambda d_logits: self.used(gradient(d_logits))
 
     def used(self, flat: Any) -> Any:
         """Parameters as they are used, a tensor or an array: [n] -> [n].
@@ -86,7 +85,8 @@ class Network(nn.Module):
         same map makes of the gradient of these that of ``flat``. A filter of one tap has no other
         gain, and stays.
         """
-        n, n_taps = math.prod(self._first_shape), self._first_shape[-1]
+        shape = self.blocks.shapes[0]
+        n, n_taps = math.prod(shape), shape[-1]
         if not self.low_cut or n_taps == 1:
             return flat
         taps = flat[:n].reshape(-1, n_taps)

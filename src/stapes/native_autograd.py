@@ -139,7 +139,7 @@ def _torch_pooled(
 def _native_can(x: Tensor, parameters: Any, blocks: native.Blocks) -> bool:
     if x.device.type != "cpu" or x.requires_grad or x.dtype != torch.float32:
         return False
-    if parameters.itemsize != x.itemsize:
+    if parameters.itemsize != x.itemsize:  # NumPy's and PyTorch's types do not compare
         return False
     if not set(blocks.strides) <= set(native.STRIDES):
         return False

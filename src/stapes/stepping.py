@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stapes.batches import Batch
 from stapes.config import ModelConfig
-from stapes.model import Network
+from stapes.model import MOMENTUM, Network
 from stapes.native_autograd import arithmetic, library
 
 WARM_UP = 3
@@ -84,7 +84,8 @@ class Stepper:
             Logarithms of the classes' shares, and the targets: [2, B, n_classes (+ 1)].
         """
         flat, *_, statistics = self._arrays
-        logits, gradient = self.network.training_pass(batch.segments, flat, statistics)
+        logits, found, gradient = self.network.training_pass(batch.segments, flat)
+        statistics += MOMENTUM * (found - statistics)
         targets = arithmetic(batch.targets)
         log_shares = log_probabilities(logits, self.network.config)
         d_logits = (library(logits).exp(log_shares) - targets) / len(logits)  # targets sum to 1

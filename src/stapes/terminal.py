@@ -5,7 +5,6 @@ import io
 import json
 import os
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from stapes.clips import printable
 from stapes.files import replacing, write_json
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -28,12 +28,10 @@ SKIPPED = 3
 N_FINDINGS = 20
 """Findings of an audit that are printed; all of them are in its JSON."""
 
+USUAL_COLUMNS = 80
 
 WIDE_COLUMNS = 70
 """A narrower terminal shows how much is done and how long it takes, and no more."""
-
-FEWEST_COLUMNS = 40
-"""Tables are at least as wide: no terminal is narrower, whatever it says of itself."""
 
 N_NAMED = 4
 """Classes that one line names."""
@@ -66,7 +64,6 @@ def progress_bar(*, shown: bool = True) -> Iterator[Callable[[str, int, int, str
     Yields:
         A function to tell what is being done, how much is done, of how much, and how it goes.
     """
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -78,7 +75,7 @@ def progress_bar(*, shown: bool = True) -> Iterator[Callable[[str, int, int, str
     )
     from rich.table import Column
 
-    console = Console(stderr=True)
+    console = _console(stderr=True)
     done, left = MofNCompleteColumn(), (TextColumn("left"), TimeRemainingColumn())
     note = TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True))
     columns: list[ProgressColumn] = [TextColumn("{task.description}"), done, *left]
@@ -210,11 +207,16 @@ def print_protocols(results: Mapping[str, Any]) -> None:
 
 def _print(what: "str | Table | Text") -> None:
     """A line or a table on stdout; square brackets and colons in names are only that."""
+    _console().print(what, soft_wrap=isinstance(what, str))
+
+
+def _console(*, stderr: bool = False) -> "Console":
+    """Where people read; one that says it has no columns is taken for a usual one."""
     from rich.console import Console
 
-    console = Console(markup=False, emoji=False, highlight=False)
-    console.width = max(console.width, FEWEST_COLUMNS)
-    console.print(what, soft_wrap=isinstance(what, str))
+    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    console.width = console.width or USUAL_COLUMNS
+    return console
 
 
 def table_lines(
@@ -235,10 +237,11 @@ def table_lines(
 
 
 def _padded(text: str, n_columns: int) -> str:
-    """Text and blanks behind it; of some letters each takes two columns."""
+    """Text and blanks behind it; letters take no column, one or two."""
+    from rich.cells import cell_len
+
     shown = printable(text)
-    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in shown)
-    return shown.ljust(n_columns - wide)
+    return shown + " " * (n_columns - cell_len(shown))
 
 
 def jsonl_lines(
