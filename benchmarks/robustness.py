@@ -1,18 +1,20 @@
-"""The shipped model on degraded recordings.
+"""Degraded recordings: networks on clips that they have not learnt from, and the shipped model.
 
 None of these ways is used in training, but that some of its noises are like the pink one and like
 rumble.
 
-python benchmarks/robustness.py DATA [--model cats-dogs]
+python benchmarks/robustness.py DATA [--seeds 3] [--threads 1] [--model cats-dogs]
 
-The model that comes with the package learnt from these recordings, so only the drops say something;
-recordings from elsewhere that it has not learnt from may be given as well.
+The networks are those that a cross-validation would train; their trainings stay in build/crossval,
+so a run that was ended goes on where it was. The model that comes with the package learnt from
+these recordings, so only its drops say something.
 
 Writes benchmarks/results/robustness.json.
 """
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,31 +23,84 @@ import presenting
 import stapes
 import tables
 from copies import RATE, encode
-from stapes import audio, experiment
-from stapes.measurement import measure, summarise
+from shipped import place
+from stapes import audio, evaluation, experiment, runs
+from stapes.config import ModelConfig, TrainingConfig, preset_training
+from stapes.dataset import DecodedDataset
+from stapes.engine import FoldedNetwork
+from stapes.measurement import Measured, measure, summarise
 from stapes.progress import silent
 from stapes.segments import Waveform
+from stapes.splits import folds
+from stapes.training import using_threads
 
 SEED = 0
+KEYS = ("accuracy", "balanced_accuracy", "interval", "n", "recall")
+
+Judges = list[tuple[FoldedNetwork, list[int]]]
+"""Networks, and the clips that each judges."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--model", default="cats-dogs")
     given = parser.parse_args()
-    network = stapes.load(given.model).network
-    decoded, _ = experiment.read(given.data, silent, config=network.config)
+    shipped = stapes.load(given.model).network
+    decoded, _ = experiment.read(given.data, silent, config=shipped.config)
+    with using_threads(given.threads):
+        judges = unheard(decoded, shipped.config, seeds=given.seeds)
     rng = np.random.default_rng(SEED)
-    results = {}
+    results, clean = {}, None
     for name, degrade in DEGRADATIONS.items():
         waveforms = [degrade(waveform, rng) for waveform in decoded.waveforms]
-        metrics = summarise(measure(network, decoded.clips, waveforms))
-        keys = ("accuracy", "balanced_accuracy", "interval", "n", "recall")
-        results[name] = {p: {k: metrics[p][k] for k in keys} for p in ("clips", "segments")}
-    found = {"data": Path(given.data).name, "model": given.model, "results": results}
-    presenting.write_json(presenting.RESULTS / "robustness.json", found)
+        found = judged(judges, decoded, waveforms)
+        clean = clean or found
+        sources = [clip.source for clip in found.clips]
+        results[name] = {
+            "unheard": told(summarise(found, n_repeats=given.seeds))
+            | {"change": evaluation.compare(found.right, clean.right, sources)},
+            "shipped": told(summarise(measure(shipped, decoded.clips, waveforms))),
+        }
+    numbers = {"data": Path(given.data).name, "model": given.model, "seeds": given.seeds}
+    presenting.write_json(presenting.RESULTS / "robustness.json", numbers | {"results": results})
     presenting.say(tables.robustness_table())
+
+
+def unheard(decoded: DecodedDataset, config: ModelConfig, *, seeds: int) -> Judges:
+    """A network for each seed and fold, with the clips that it has not learnt from."""
+    run, _ = place("robustness", "classic", n_classes=len(config.classes))
+    recipe = TrainingConfig(**preset_training("classic", n_classes=len(config.classes)))
+    judges = []
+    for seed in range(seeds):
+        for fold, (learnt, held) in enumerate(folds(decoded.clips, seed=0)):
+            path = runs.training_state(run, f"cross-validating-{seed}-{fold}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            state = experiment.learn(
+                decoded,
+                learnt,
+                config=config,
+                settings=replace(recipe, seed=seed),
+                state_path=path,
+            )
+            presenting.say(f"seed {seed}, fold {fold}: trained in {state.seconds:.0f} s")
+            judges.append((FoldedNetwork.fold(config, state.best), list(held)))
+    return judges
+
+
+def judged(judges: Judges, decoded: DecodedDataset, waveforms: list[Waveform]) -> Measured:
+    return Measured.join(
+        [
+            measure(network, [decoded.clips[i] for i in held], [waveforms[i] for i in held])
+            for network, held in judges
+        ]
+    ).known
+
+
+def told(metrics: dict) -> dict:
+    return {part: {key: metrics[part][key] for key in KEYS} for part in ("clips", "segments")}
 
 
 def unchanged(waveform: Waveform, _: np.random.Generator) -> Waveform:

@@ -180,16 +180,17 @@ def load_line() -> str:
 
 def robustness_table() -> str:
     results = read("robustness")["results"]
-    clean = results["as recorded"]
+    clean = results["as recorded"]["shipped"]["clips"]["accuracy"]
     rows = []
     for name, result in results.items():
-        cells = [f"{result[part]['accuracy']:.3f}" for part in ("clips", "segments")]
-        drops = [
-            f"{result[part]['accuracy'] - clean[part]['accuracy']:+.3f}"
-            for part in ("clips", "segments")
-        ]
-        rows.append((name, *cells, *drops))
-    return table(("", "clips", "segments", "clips, change", "segments, change"), rows)
+        unheard, known = result["unheard"], result["shipped"]["clips"]["accuracy"]
+        low, high = unheard["change"]["interval"]
+        change = f"{unheard['change']['accuracy']:+.3f}, {low:+.3f} to {high:+.3f}"
+        shares = [f"{unheard[part]['accuracy']:.3f}" for part in ("clips", "segments")]
+        row = (name, *shares, change, f"{known:.3f}", f"{known - clean:+.3f}")
+        rows.append(row if name != "as recorded" else (name, *shares, "", f"{known:.3f}", ""))
+    names = ("clips right", "segments right", "clips, change, 95 % interval")
+    return table(("", *names, "shipped model, clips it knows", "change"), rows)
 
 
 def ablation_table(name: str) -> str:

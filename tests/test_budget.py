@@ -8,7 +8,7 @@ import pytest
 
 from stapes import batches, budget, holdout
 from stapes.budget import RUNGS, Choice, Rung, choose, parse_budget
-from stapes.config import PRESETS, TrainingConfig
+from stapes.config import PRESET_EPOCHS, PRESETS, TrainingConfig
 from stapes.errors import UsageError
 from stapes.experiment import read
 from stapes.progress import silent
@@ -65,7 +65,9 @@ def test_the_highest_step_that_fits_is_chosen(tones_folder, monkeypatch, seconds
         spent_seconds=1.0,
         progress=silent,
     )
-    assert (choice.chosen.preset, choice.chosen.epochs) == RUNGS[step]
+    preset, share = RUNGS[step]
+    assert choice.chosen.preset == preset
+    assert choice.chosen.epochs == round(share * PRESET_EPOCHS[preset][0])
     rungs = [choice.chosen, *choice.more]
     assert all(rung.seconds > 1 + budget.CLOSING_SECONDS for rung in rungs)
 
@@ -120,11 +122,11 @@ def test_what_is_bought_for_more_classes_has_more_epochs(tones_folder, monkeypat
         spent_seconds=0.0,
         progress=silent,
     )
-    assert choice.chosen.epochs == 2 * RUNGS[-1][1]  # eight classes, not two
+    assert choice.chosen.epochs == 100  # eight classes, not two, of which it takes 50
 
 
 def test_training_takes_what_the_budget_buys(tones_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "RUNGS", (("small", 1), ("large", 90_000)))
+    monkeypatch.setattr(budget, "RUNGS", (("small", 0.02), ("large", 1800.0)))
     monkeypatch.setattr(budget, "TRIAL_STEPS", 2)
     metrics = holdout.train(
         tones_folder, out=tmp_path / "run", budget="60s", batch_size=2, steps_per_epoch=2

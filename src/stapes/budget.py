@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from stapes.config import PRESET_EPOCHS, ModelConfig, TrainingConfig, epochs_for, preset_sizes
+from stapes.config import ModelConfig, TrainingConfig, epochs_for, preset_sizes
 from stapes.dataset import DecodedDataset
 from stapes.errors import UsageError
 from stapes.experiment import class_names, learn
 from stapes.progress import Progress
 
 RUNGS = (
-    ("classic", 5),
-    ("classic", 15),
-    ("classic", PRESET_EPOCHS["classic"]),
-    ("small", 30),
-    ("small", PRESET_EPOCHS["small"]),
-    ("large", PRESET_EPOCHS["large"]),
+    ("classic", 1 / 6),
+    ("classic", 1 / 2),
+    ("classic", 1.0),
+    ("small", 0.6),
+    ("small", 1.0),
+    ("large", 1.0),
 )
-"""Presets and epochs of two classes in the order in which more time is spent on them."""
+"""Presets and shares of their epochs in the order in which more time is spent on them."""
 
 TRIAL_STEPS = 32
 """By which the speed of a preset is measured: those of the later half, for the first are slow. That
@@ -136,8 +136,8 @@ def choose(
     closing = CLOSING_SECONDS + CLOSING_SHARE * sound_seconds
     fixed = spent_seconds + time.monotonic() - began + closing
     rungs = []
-    for preset, of_two in RUNGS:
-        epochs = epochs_for(len(classes), of_two=of_two)
+    for preset, share in RUNGS:
+        epochs = max(round(share * epochs_for(preset, n_classes=len(classes))), 1)
         ready, step = speeds[preset]
         seconds = fixed + ready + epochs * settings.steps_per_epoch * step
         rungs.append(Rung(preset, epochs, seconds))

@@ -197,7 +197,7 @@ class TrainingConfig:
     """
 
     seed: int = 0
-    epochs: int = 40
+    epochs: int = 30
     steps_per_epoch: int = 100
     batch_size: int = 32
     learning_rate: float = 0.01
@@ -254,7 +254,7 @@ class TrainingConfig:
     def mixing_at(self, step: int) -> float:
         """Alpha of the mixing in a step, counted from 0.
 
-        >>> TrainingConfig().mixing_at(3199), TrainingConfig().mixing_at(3200)
+        >>> TrainingConfig().mixing_at(2399), TrainingConfig().mixing_at(2400)
         (1.0, 0.0)
         """
         return self.mixing if step < (1 - self.unmixed_share) * self.n_steps else 0.0
@@ -282,8 +282,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Named networks of the family, smallest first: 23,775 and 120,553 parameters for two classes."""
 
-PRESET_EPOCHS = {"classic": 40, "small": 50, "large": 50}
-"""For how long each is trained on two classes unless asked otherwise."""
+PRESET_EPOCHS = {"classic": (30, 89), "small": (50, 112), "large": (50, 112)}
+"""For how long each is trained on two classes, and on ten, unless asked otherwise."""
 
 
 def preset_sizes(preset: str) -> dict[str, Any]:
@@ -297,13 +297,14 @@ def preset_sizes(preset: str) -> dict[str, Any]:
     return PRESETS[preset]
 
 
-def epochs_for(n_classes: int, *, of_two: int) -> int:
-    """Epochs that grow with the root of the number of classes, for each is heard more seldom.
+def epochs_for(preset: str, *, n_classes: int) -> int:
+    """Epochs that grow with a power of the number of classes, for each is heard more seldom.
 
-    >>> epochs_for(2, of_two=40), epochs_for(10, of_two=40)
-    (40, 89)
+    >>> epochs_for("classic", n_classes=2), epochs_for("classic", n_classes=8)
+    (30, 77)
     """
-    return round(of_two * math.sqrt(n_classes / 2))
+    of_two, of_ten = PRESET_EPOCHS[preset]
+    return round(of_two * math.pow(n_classes / 2, math.log(of_ten / of_two, 10 / 2)))
 
 
 def preset_training(preset: str, *, n_classes: int = 2) -> dict[str, Any]:
@@ -313,7 +314,7 @@ def preset_training(preset: str, *, n_classes: int = 2) -> dict[str, Any]:
         UsageError: there is no such preset.
     """
     preset_sizes(preset)
-    return {"epochs": epochs_for(n_classes, of_two=PRESET_EPOCHS[preset])}
+    return {"epochs": epochs_for(preset, n_classes=n_classes)}
 
 
 def same_padding(length: int, *, kernel_size: int, stride: int) -> tuple[int, int]:
