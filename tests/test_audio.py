@@ -254,6 +254,15 @@ def test_a_disk_that_fails_is_told(monkeypatch, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.fixture
+def heeding_ctrl_c():
+    """A shell that starts the tests in its background has told them to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_ctrl_c")
 @pytest.mark.parametrize("call", [1, 2, 3, 5, 12])
 def test_ctrl_c_while_a_file_is_read_is_ctrl_c(monkeypatch, capfd, call):
     calls, readinto = [], View.readinto
