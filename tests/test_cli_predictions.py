@@ -76,15 +76,16 @@ def test_the_table_is_for_people(stapes, run_folder, folder):
     assert len(lines) == 1 + 3 + 1 + 3 + 5 + 1
 
 
-def test_columns_stay_aligned_behind_letters_two_columns_wide():
+def test_columns_stay_aligned_behind_letters_that_take_none_or_two():
     places = []
-    for label in ("frog", "\N{CJK UNIFIED IDEOGRAPH-86D9}\N{CJK UNIFIED IDEOGRAPH-9CF4}"):
+    wide = "\N{CJK UNIFIED IDEOGRAPH-86D9}\N{CJK UNIFIED IDEOGRAPH-9CF4}"
+    for label in ("frog", wide, "cafe\N{COMBINING ACUTE ACCENT}"):
         answer = Prediction(
             *("x.wav", label, 1.0, {label: 1.0}, 1.0, (), ()), np.zeros(1), np.ones((1, 1))
         )
         lines = list(table_lines([answer], [label], segments=True))[1:]
         places.append([cell_len(line.split("1.0")[0]) for line in lines])
-    assert places[0] == places[1]
+    assert places[0] == places[1] == places[2]
 
 
 def test_one_bad_path_costs_no_good_one(stapes, run_folder, folder):
