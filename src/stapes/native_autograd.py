@@ -62,7 +62,7 @@ def training_pass(
         logits' gradient that of the parameters, once.
     """
     if _native_can(x, flat, blocks):
-        run = _NativePass.of(_array(x), flat, blocks, scratch)
+        run = _NativePass.of(arithmetic(x), flat, blocks, scratch)
         return run.logits, run.statistics, run.gradient
     leaf = torch.as_tensor(flat).detach().requires_grad_()
     statistics = leaf.new_zeros(2, sum(blocks.channels))
@@ -191,7 +191,7 @@ class _Training(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, flat: Tensor, blocks: native.Blocks, scratch: native.Scratch
     ) -> tuple[Tensor, Tensor]:
-        ctx.run = _NativePass.of(_array(x), _array(flat), blocks, scratch)
+        ctx.run = _NativePass.of(arithmetic(x), arithmetic(flat), blocks, scratch)
         logits, statistics = map(torch.from_numpy, (ctx.run.logits, ctx.run.statistics))
         ctx.mark_non_differentiable(statistics)
         return logits, statistics
@@ -199,7 +199,7 @@ class _Training(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_logits: Tensor, d_statistics: Tensor) -> tuple[Tensor | None, ...]:
-        return None, torch.from_numpy(ctx.run.gradient(_array(d_logits))), None, None
+        return None, torch.from_numpy(ctx.run.gradient(arithmetic(d_logits))), None, None
 
 
 def _split(flat: Array, blocks: native.Blocks) -> list[Array]:
@@ -223,8 +223,3 @@ def _unbiased(blocks: native.Blocks, batch: int, length: int) -> Array:
         numbers.append(batch * length)
     n = np.repeat(np.array(numbers, np.float32), blocks.channels)
     return np.stack([np.ones_like(n), n / np.maximum(n - 1, 1)])
-
-
-def _array(tensor: Tensor) -> Array:
-    array: Array = tensor.detach().numpy()
-    return array
