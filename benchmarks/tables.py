@@ -1,4 +1,4 @@
-"""The README's tables, from the JSON of benchmarks/results.
+"""The documents' tables, from the JSON of benchmarks/results.
 
 python benchmarks/tables.py
 """
@@ -116,6 +116,18 @@ def ladder_table(name: str) -> str:
     return table((*head, "a training, and most memory of all"), rows)
 
 
+def summary_table() -> str:
+    """Every preset and the best simple rule, on both sets of recordings."""
+    sets = [read(f"accuracy_{name}")["presets"] for name in ("cats_dogs", "esc10")]
+    rows = []
+    for preset in sets[0]:
+        shares = (in_brackets(found[preset]["clips"]) for found in sets)
+        rows.append((f"**{preset}**", f"{sets[0][preset]['parameters']:,}", *shares))
+    rules = [next(iter(found.values()))["baselines"][-1] for found in sets]
+    rows.append((rules[0]["name"], "", *(in_brackets(rule["clips"]) for rule in rules)))
+    return table(("", "parameters, two classes", "cats and dogs", "ESC-10"), rows)
+
+
 def speed_table() -> str:
     """How many times as long the peers take, the quickest way of each."""
     cases = {"a training step, batch of 32": read("train_step")["results"]}
@@ -223,6 +235,11 @@ def with_interval(part: dict[str, Any]) -> str:
     return f"{part['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}"
 
 
+def in_brackets(part: dict[str, Any]) -> str:
+    low, high = part["interval"]
+    return f"{part['accuracy']:.3f} ({low:.3f} to {high:.3f})"
+
+
 def protocol_table() -> str:
     results = read("reproduce")
     rows = []
@@ -242,6 +259,7 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 TABLES = (
+    summary_table,
     accuracy_table,
     baseline_table,
     foreign_table,

@@ -22,11 +22,8 @@ def tables():
     return module
 
 
-@pytest.mark.parametrize(
-    "name", ["accuracy_table", "baseline_table", "foreign_table", "protocol_table"]
-)
-def test_the_tables_of_the_readme_are_those_of_the_results(name):
-    assert getattr(tables(), name)() in README
+def test_the_table_of_the_readme_is_that_of_the_results():
+    assert tables().summary_table() in README
 
 
 @pytest.mark.parametrize(
@@ -40,6 +37,11 @@ def test_the_tables_of_the_readme_are_those_of_the_results(name):
         ("speed", "files_table", ()),
         ("speed", "machine_line", ("end_to_end",)),
         ("speed", "machine_line", ("scaling",)),
+        ("honesty", "accuracy_table", ()),
+        ("honesty", "baseline_table", ()),
+        ("honesty", "foreign_table", ()),
+        ("honesty", "audit_table", ()),
+        ("honesty", "protocol_table", ()),
         ("accuracy", "ladder_table", ("accuracy_cats_dogs",)),
         ("accuracy", "ladder_table", ("accuracy_esc10",)),
         ("accuracy", "robustness_table", ()),
