@@ -5,7 +5,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import typer
 
 from stapes.clips import printable
 from stapes.files import replacing, write_json
+from stapes.progress import Progress, silent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +56,7 @@ def open_closed() -> None:
 
 
 @contextmanager
-def progress_bar(*, shown: bool = True) -> Iterator[Callable[[str, int, int, str], None]]:
+def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
     """A progress bar on a terminal, nothing elsewhere.
 
     Args:
@@ -64,10 +65,14 @@ def progress_bar(*, shown: bool = True) -> Iterator[Callable[[str, int, int, str
     Yields:
         A function to tell what is being done, how much is done, of how much, and how it goes.
     """
+    console = _console(stderr=True)
+    if not (shown and console.is_terminal):
+        yield silent
+        return
+    from rich import progress
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         ProgressColumn,
         TextColumn,
         TimeElapsedColumn,
@@ -75,14 +80,12 @@ def progress_bar(*, shown: bool = True) -> Iterator[Callable[[str, int, int, str
     )
     from rich.table import Column
 
-    console = _console(stderr=True)
     done, left = MofNCompleteColumn(), (TextColumn("left"), TimeRemainingColumn())
     note = TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True))
     columns: list[ProgressColumn] = [TextColumn("{task.description}"), done, *left]
     if console.width >= WIDE_COLUMNS:
         columns = [columns[0], BarColumn(bar_width=12), done, TimeElapsedColumn(), *left, note]
-    hidden = not (shown and console.is_terminal)
-    with Progress(*columns, console=console, disable=hidden, expand=True) as bar:
+    with progress.Progress(*columns, console=console, expand=True) as bar:
         tasks: dict[str, Any] = {}
 
         def report(name: str, done: int, total: int, note: str) -> None:
