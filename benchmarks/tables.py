@@ -165,7 +165,7 @@ def machine_line(name: str) -> str:
     """What a benchmark ran on."""
     machine = read(name)["machine"]
     times = machine.get("processors_compute_times_one")
-    together = f" that compute {times:.1f} times what one computes" if times else ""
+    together = f", together {times:.1f} times as fast as one" if times else ""
     kernels = {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "SSE or NEON"}[machine["kernels"]]
     return f"{machine['processor']}, {machine['processors']} processors{together}, {kernels}"
 
@@ -175,11 +175,13 @@ def other_machine_line(name: str) -> str:
     found = read(name)
     results = found["results"]
     ours = results["stapes, making its batch"]["seconds"]["median"] * 1e3
-    keras = min(r["times_ours"]["median"] for n, r in results.items() if is_way(n, "Keras"))
-    pytorch = min(r["times_ours"]["median"] for n, r in results.items() if is_way(n, "PyTorch"))
+    peers = []
+    for peer in ("Keras", "PyTorch", "torch.compile"):
+        ratio = min(r["times_ours"]["median"] for n, r in results.items() if is_way(n, peer))
+        peers.append(f"{peer} {ratio:.1f} ×")
     return (
-        f"{machine_line(name)} (load {found['machine']['load_average_before']:.1f} before it): a "
-        f"training step with its batch {ours:.1f} ms, Keras {keras:.1f} ×, PyTorch {pytorch:.1f} ×"
+        f"{machine_line(name)} (load {found['machine']['load_average_before']:.1f} before it):\n"
+        f"a training step with its batch {ours:.1f} ms, {', '.join(peers)}"
     )
 
 
