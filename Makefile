@@ -63,15 +63,17 @@ clean:
 
 .venv/installed-train: $(INSTALLED_FROM) | .venv/bin/python
 	$(INSTALL) --editable '.[train]'
+	@$(BIN)/python -c 'import stapes._native' 2> /dev/null || \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,torch]'  # in place of the kernels
 	@touch $@
 
 .venv/installed-dev: $(INSTALLED_FROM) | .venv/bin/python
-	$(INSTALL) --editable '.[train,dev,fetch]'
+	$(INSTALL) --editable '.[train,torch,dev,fetch]'
 	@touch $@ .venv/installed-train
 
 .venv-peers/installed: $(INSTALLED_FROM) benchmarks/peers.txt
 	$(PYTHON) -m venv .venv-peers
 	@echo 'Installing into .venv-peers (minutes the first time, then never)'
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check \
-	  -r benchmarks/peers.txt --editable '.[train]'
+	  -r benchmarks/peers.txt --editable '.[train,torch]'
 	@touch $@

@@ -61,7 +61,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=7)
     arguments.add_argument("--only", nargs="*", default=list(IMPORTS), choices=list(IMPORTS))
     given = arguments.parse_args()
-    facts = machine.describe(threads=machine.native.default_threads())
+    facts = machine.describe(threads=machine.thread_count())
     pythons = {name: environment(given.folder.resolve(), name) for name in given.only}
     sizes = {name: installed_bytes(python) for name, python in pythons.items()}
     found = {"machine": facts, "bytes": sizes}

@@ -16,6 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from stapes import native
+from stapes.threads import thread_count
 
 PACKAGES = (
     "stapes",
@@ -48,7 +49,7 @@ def arguments(description: str | None, *, rounds: int = 15) -> argparse.Argument
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--threads", type=int, default=native.default_threads())
+    parser.add_argument("--threads", type=int, default=thread_count())
     parser.add_argument("--rounds", type=int, default=rounds)
     return parser
 
@@ -67,7 +68,7 @@ def describe(*, threads: int) -> dict[str, Any]:
         "processors": os.cpu_count(),
         "threads": threads,
         "processors_compute_times_one": round(
-            _multiply_adds(native.default_threads()) / _multiply_adds(1), 2
+            _multiply_adds(thread_count()) / _multiply_adds(1), 2
         ),
         "kernels": native.kernels(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -111,7 +112,7 @@ def only(threads: int) -> Iterator[None]:
 def kept_to(processors: int) -> Iterator[None]:
     """This many processors, for this thread and those that it starts; then as before."""
     if not hasattr(os, "sched_setaffinity"):
-        if processors != native.default_threads():
+        if processors != thread_count():
             raise SystemExit("--threads needs Linux: elsewhere a process has all processors")
         yield
         return

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 import sounds
 from stapes import training
@@ -53,11 +51,9 @@ def training_loss(
         y: targets [B, 1].
     """
     network = Network(config)
-    tensors = [torch.from_numpy(weights[name]).flatten() for name in network._shapes]
-    with torch.no_grad():
-        network.flat.copy_(torch.cat(tensors))
-        logits = network(torch.from_numpy(x))
-        return float(F.binary_cross_entropy_with_logits(logits, torch.from_numpy(y)))
+    network.flat[:] = np.concatenate([weights[name].ravel() for name in network._shapes])
+    logits, *_ = network.training_pass(x, network.flat)
+    return float(np.mean(np.logaddexp(0, logits) - y * logits))
 
 
 def settings(*, batch_size: int) -> TrainingConfig:

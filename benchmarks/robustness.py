@@ -32,7 +32,7 @@ from stapes.measurement import Measured, measure, summarise
 from stapes.progress import silent
 from stapes.segments import Waveform
 from stapes.splits import folds
-from stapes.training import using_threads
+from stapes.threads import using_threads
 
 SEED = 0
 KEYS = ("accuracy", "balanced_accuracy", "interval", "n", "recall")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
@@ -63,7 +62,6 @@ def main() -> None:
     facts = machine.describe(threads=given.threads)
     found: dict[str, Any] = {}
     with machine.only(given.threads):
-        torch.set_num_threads(given.threads)
         for name, sweep in sweeps(given):
             seconds = timing.interleaved(sweep.calls, rounds=given.rounds)
             found[name] = {
@@ -114,8 +112,8 @@ def sweeps(given: Any) -> Iterator[tuple[str, Sweep]]:
     step, answer = training(classic), inference(classic)
     calls = {}
     for n in range(1, given.threads + 1):
-        calls["training", float(n)] = on_threads(step, n, back_to=given.threads)
-        calls["inference", float(n)] = on_threads(answer, n, back_to=given.threads)
+        calls["training", float(n)] = on_threads(step, n)
+        calls["inference", float(n)] = on_threads(answer, n)
     yield "threads", Sweep("Threads", "threads", calls)
 
 
@@ -135,12 +133,10 @@ def inference(config: ModelConfig, *, n_segments: int = SEGMENTS) -> Call:
     return lambda: network.logits(segments)
 
 
-def on_threads(call: Call, n: int, *, back_to: int) -> Call:
+def on_threads(call: Call, n: int) -> Call:
     def run() -> None:
-        torch.set_num_threads(n)
         with machine.kept_to(n):
             call()
-        torch.set_num_threads(back_to)
 
     return run
 

@@ -25,7 +25,7 @@ from stapes.config import TrainingConfig, as_dict, preset_sizes, preset_training
 from stapes.files import write_json
 from stapes.runs import TRAININGS_FOLDER
 from stapes.terminal import print_metrics, print_protocols, progress_bar
-from stapes.training import using_threads
+from stapes.threads import using_threads
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = Path(__file__).parent.parent / "src" / "stapes" / "models"

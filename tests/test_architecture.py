@@ -126,7 +126,7 @@ def test_what_a_base_install_lacks_is_told_with_what_to_install():
 
 
 def test_the_command_line_loads_without_any_heavy_package():
-    heavy = packages_of("train", "fetch") - packages_of() | {"scipy"}
+    heavy = packages_of("train", "torch", "fetch") - packages_of() | {"scipy"}
     program = f"import sys, stapes.cli; print(*sorted({heavy!r} & set(sys.modules)))"
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False

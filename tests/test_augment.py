@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 
 from stapes import augment, native
 from stapes.augment import Augmenter, Noises, filters, mixing
@@ -18,9 +17,9 @@ LENGTH = 4096
 CONFIG = ModelConfig(("a", "b"), n_layers=5, n_filters=4, segment_length=LENGTH)
 
 
-def batch(seed: int = 0) -> torch.Tensor:
+def batch(seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return torch.from_numpy(rng.normal(size=(64, LENGTH)).astype(np.float32))
+    return rng.normal(size=(64, LENGTH)).astype(np.float32)
 
 
 def one_hot() -> np.ndarray:
@@ -92,11 +91,11 @@ def test_varying_is_its_formula(monkeypatch, build, length, n_taps):
         monkeypatch.setattr(native, "available", lambda: False)
     monkeypatch.setenv("STAPES_KERNELS", build)  # one that the processor lacks falls back
     rng = np.random.default_rng(length + n_taps)
-    segments = batch()[:, :length].contiguous()
+    segments = np.ascontiguousarray(batch()[:, :length])
     noises = rng.normal(size=3 * LENGTH).astype(np.float32)
     by = variations(rng, n_taps, len(noises))
-    wanted = by_hand(segments.double().numpy(), by, noises)
-    found = augment.vary(segments, by, torch.from_numpy(noises))
+    wanted = by_hand(segments.astype(np.float64), by, noises)
+    found = augment.vary(segments, by, noises)
     np.testing.assert_allclose(found, wanted, atol=2e-5)
 
 
@@ -108,12 +107,13 @@ def test_what_is_not_there_is_refused(name, value):
     by = variations(np.random.default_rng(0), 7, LENGTH)
     getattr(by, name)[-1] = value
     with pytest.raises(ValueError, match="row 63 asks for what is not there"):
-        augment.vary(batch(), by, torch.zeros(LENGTH))
+        augment.vary(batch(), by, np.zeros(LENGTH, "f4"))
 
 
 def test_silence_stays_silent():
     by = replace(variations(np.random.default_rng(0), 7, LENGTH), noise_levels=np.zeros(64, "f4"))
-    assert not augment.vary(torch.zeros(64, LENGTH), by, torch.zeros(LENGTH)).any()
+    silence = np.zeros((64, LENGTH), "f4")
+    assert not augment.vary(silence, by, silence[0]).any()
 
 
 def fresh_noises(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -133,7 +133,7 @@ def fresh_noises(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def pieces_of(stock: Noises, n: int, rng: np.random.Generator) -> np.ndarray:
-    flat = stock.flat.numpy()
+    flat = stock.flat
     return np.array([flat[p : p + LENGTH] for p in stock.places(n, rng)], np.float64)
 
 
@@ -170,8 +170,8 @@ def test_pieces_of_one_noise_differ():
 
 
 def varied(
-    augmenter: Augmenter, segments: torch.Tensor, *, step: int = 0, seed: int
-) -> tuple[torch.Tensor, np.ndarray]:
+    augmenter: Augmenter, segments: np.ndarray, *, step: int = 0, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     by, targets = augmenter.choose(one_hot(), step=step, rng=np.random.default_rng(seed))
     return augmenter.vary(segments, by), targets
 
@@ -180,9 +180,9 @@ def test_noise_lies_between_its_levels():
     """Tones of one frequency: what is left without it is noise, and above 300 Hz it counts."""
     settings = TrainingConfig(mixing=0, equaliser_db=1e-6, noise_db=-10.0)
     augmenter = Augmenter(CONFIG, settings, rng=np.random.default_rng(0))
-    tone = torch.sin(2 * math.pi * torch.arange(LENGTH) / 8).repeat(64, 1)
+    tone = np.tile(np.sin(2 * math.pi * np.arange(LENGTH, dtype=np.float32) / 8), (64, 1))
     heard, _ = varied(augmenter, tone, seed=1)
-    spectrum = np.square(np.abs(np.fft.rfft(heard.double().numpy())))
+    spectrum = np.square(np.abs(np.fft.rfft(heard.astype(np.float64))))
     at = LENGTH // 8
     noise = spectrum.sum(axis=1) - spectrum[:, at - 3 : at + 4].sum(axis=1)
     levels = 10 * np.log10(noise / spectrum[:, at])
@@ -199,13 +199,13 @@ def test_with_everything_off_only_normalisation_a_sign_and_a_level_are_left(turn
     settings = TrainingConfig(mixing=0, equaliser_db=0, polarity=turned)
     augmenter = Augmenter(CONFIG, settings, rng=np.random.default_rng(0))
     segments, targets = varied(augmenter, batch(), seed=0)
-    rms = segments.square().mean(dim=1, keepdim=True).sqrt()
-    found, wanted = (segments / rms).numpy(), normalise(batch().numpy())
+    rms = np.sqrt(np.square(segments).mean(axis=1, keepdims=True))
+    found, wanted = segments / rms, normalise(batch())
     signs = np.sign(np.sum(found * wanted, axis=1, keepdims=True))
     np.testing.assert_allclose(signs * found, wanted, atol=1e-4)
     n_turned = np.sum(signs < 0)  # of 64
     assert 10 < n_turned < 54 if turned else n_turned == 0
-    decibels = 20 * np.log10(rms.numpy())  # uniform within 6 dB of RMS 1
+    decibels = 20 * np.log10(rms)  # uniform within 6 dB of RMS 1
     assert np.abs(decibels).max() <= 6.01
     assert decibels.std() == pytest.approx(12 / math.sqrt(12), rel=0.2)
     assert np.array_equal(targets, one_hot())
@@ -216,11 +216,11 @@ def test_targets_are_mixed_in_proportion():
     augmenter = Augmenter(CONFIG, settings, rng=np.random.default_rng(0))
     segments, soft = varied(augmenter, batch(), seed=5)
     share, partner = mixing(64, alpha=0.7, rng=np.random.default_rng(5))
-    y, x = one_hot(), normalise(batch().double().numpy())
+    y, x = one_hot(), normalise(batch().astype(np.float64))
     wanted = share[:, None] * y + (1 - share[:, None]) * y[partner]
     np.testing.assert_allclose(soft, wanted, atol=1e-6)
     both = np.stack([share[:, None] * x, (1 - share[:, None]) * x[partner]], axis=2)
-    for parts, found in zip(both, normalise(segments.double().numpy()), strict=True):
+    for parts, found in zip(both, normalise(segments.astype(np.float64)), strict=True):
         alike = [np.corrcoef(parts @ signs, found)[0, 1] for signs in ((1, 1), (1, -1))]
         assert np.abs(alike).max() > 0.999  # whichever way round they are
 
@@ -240,7 +240,7 @@ def test_segments_that_are_not_normalised_are_left_alone():
     config = replace(CONFIG, normalise=False)
     augmenter = Augmenter(config, TrainingConfig(), rng=np.random.default_rng(0))
     segments, targets = varied(augmenter, batch(), seed=0)
-    assert torch.equal(segments, batch()) and np.array_equal(targets, one_hot())
+    assert np.array_equal(segments, batch()) and np.array_equal(targets, one_hot())
 
 
 def test_one_noise_in_eight_is_rumble_and_others_slope_gently():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from stapes import native, native_batches, negatives
+from stapes import augment, generator, native, native_batches, negatives, threads
+from stapes import batches as making
 from stapes.batches import MadeUp, batches
 from stapes.config import ModelConfig, TrainingConfig
 from stapes.generator import Examples, SegmentGenerator
@@ -36,21 +37,31 @@ def some(n: int, *, first: int = 0, foreign: Examples | None = None, mixing: flo
 def test_a_batch_is_a_function_of_the_seed_and_its_number():
     whole, rest = some(20), some(18, first=2)  # more than are planned at once
     for one, other in zip(whole[2:], rest, strict=True):
-        assert torch.equal(one.segments, other.segments)
-        assert torch.equal(one.targets, other.targets)
+        assert np.array_equal(one.segments, other.segments)
+        assert np.array_equal(one.targets, other.targets)
         assert np.array_equal(one.clips, other.clips)
-    assert not torch.equal(whole[0].segments, whole[1].segments)
+    assert not np.array_equal(whole[0].segments, whole[1].segments)
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_batches_do_not_depend_on_the_number_of_threads(n_threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
+    before = threads._ASKED.set(n_threads)  # of the kernels alone
     try:
         made = some(2)
     finally:
-        torch.set_num_threads(before)
-    assert torch.equal(made[1].segments, some(2)[1].segments)
+        threads._ASKED.reset(before)
+    assert np.array_equal(made[1].segments, some(2)[1].segments)
+
+
+def test_batches_of_pytorchs_arrays_are_those_of_numpys(monkeypatch):
+    """What a GPU makes, but for where."""
+    (wanted,) = some(1)
+    for module in (augment, making, generator):
+        monkeypatch.setattr(module, "put", lambda array, _device: torch.from_numpy(array.copy()))
+    (found,) = some(1)
+    assert isinstance(found.segments, torch.Tensor) and isinstance(found.targets, torch.Tensor)
+    np.testing.assert_allclose(found.segments, wanted.segments, atol=2e-3)
+    assert np.array_equal(found.targets, wanted.targets)
 
 
 @pytest.mark.parametrize(("foreign", "n_own"), [(clips(), 0), (clips(-1, -1), 2)])
@@ -134,15 +145,13 @@ def test_made_up_sounds_in_stock_are_like_fresh_ones():
     rng = np.random.default_rng(0)
     given = models(256)
     stock = MadeUp(given, sample_rate=RATE, device="cpu", rng=rng)
-    found = torch.empty(1500, 4000)
+    found = np.empty((1500, 4000), np.float32)
     stock.draw(stock.choose(len(found), rng), out=found)
     many = normalise(np.tile(given, (6, 1))[:1500])
     wanted = negatives.carriers(many, sample_rate=RATE, rng=rng)
     points = negatives.envelopes(many, sample_rate=RATE, rng=rng)
     wanted *= np.repeat(points, negatives.CONTROL_LENGTH, axis=1)
     shares = [10, 30, 50, 70, 90]
-    one, other = (
-        np.percentile(crests_and_tilts(s), shares, axis=1) for s in (found.numpy(), wanted)
-    )
+    one, other = (np.percentile(crests_and_tilts(s), shares, axis=1) for s in (found, wanted))
     np.testing.assert_allclose(one[:, 0], other[:, 0], rtol=0.25)
     np.testing.assert_allclose(one[:, 1], other[:, 1], atol=0.15)

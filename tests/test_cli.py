@@ -19,6 +19,7 @@ from stapes import (
     assessment,
     cli,
     holdout,
+    native,
     reporting,
 )
 from stapes.terminal import print_metrics, progress_bar, say
@@ -234,7 +235,7 @@ def test_what_is_said_is_one_line_of_printable_text(capsys):
         (MemoryError(), 4, "error: out of memory"),
         (OSError(errno.EIO, "Input/output error", "x.wav"), 4, "error: x.wav: Input/output error"),
         (OSError(errno.ENOSPC, "No space left on device"), 4, "error: output: No space left on de"),
-        (ModuleNotFoundError("no", name="torch"), 4, "error: .*pip install 'stapes[train]'"),
+        (ModuleNotFoundError("no", name="torch"), 4, "error: .*pip install 'stapes[torch]'"),
         (KeyboardInterrupt(), 130, ""),
     ],
     ids=lambda value: type(value).__name__,
@@ -255,11 +256,22 @@ def test_trouble_from_outside_is_one_line_too(stapes, monkeypatch, error, code, 
 def test_an_install_without_training_names_what_to_install(
     stapes, tones_folder, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "stapes.training", raising=False)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     ended = stapes("train", tones_folder, "--out", tmp_path / "run")
     assert ended.code == 4
-    assert ended.error == "error: this needs torch: pip install 'stapes[train]'"
+    assert ended.error == "error: this needs sklearn: pip install 'stapes[train]'"
+
+
+@pytest.mark.skipif(not native.available(), reason="needs the kernels")
+def test_training_needs_no_pytorch_but_where_it_is_asked_for(
+    stapes, tones_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    run = tmp_path / "run"
+    assert stapes("train", tones_folder, "--out", run, "--epochs", 1).code == 0
+    assert stapes("report", run).code == 0
+    ended = stapes("train", tones_folder, "--out", tmp_path / "other", "--device", "cuda")
+    assert (ended.code, ended.error) == (4, "error: this needs torch: pip install 'stapes[torch]'")
 
 
 def test_an_empty_argument_is_not_the_current_folder(stapes, tones_folder, tmp_path, monkeypatch):

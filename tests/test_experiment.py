@@ -18,6 +18,7 @@ from stapes.demonstration import demo
 from stapes.errors import DataError, StapesError, StopRequestedError, TrainingError, UsageError
 from stapes.holdout import train
 from stapes.inference import load
+from stapes.threads import thread_count
 from tones import RATE, tone, write_tone, write_tones
 
 SHORT = {"epochs": 4, "steps_per_epoch": 4, "batch_size": 4, "validation_share": 0.3}
@@ -149,15 +150,15 @@ def test_threads_are_those_asked_for_and_then_what_they_were(
     seen, learn = [], experiment.learn
 
     def looking(*arguments, **options):
-        seen.append(torch.get_num_threads())
+        seen.append(thread_count())
         return learn(*arguments, **options)
 
     monkeypatch.setattr(experiment, "learn", looking)
-    before = torch.get_num_threads()
+    before = thread_count()
     for n_threads in (1, 2):
         train(tones_folder, out=tmp_path / str(n_threads), threads=n_threads, **SHORT)
     assert seen == [1, 2]
-    assert torch.get_num_threads() == before
+    assert thread_count() == before
 
 
 def test_events_held_out_are_told_with_their_times(tmp_path, no_report):

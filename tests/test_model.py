@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from plain_network import Plain, answers
 from stapes.config import ModelConfig, TrainingConfig, as_dict, preset_sizes, same_padding
 from stapes.engine import NORMALISATION_EPSILON, FoldedNetwork, probabilities
 from stapes.errors import UsageError
@@ -18,11 +19,10 @@ CLASSIC = ModelConfig(("cat", "dog"))
 def one_block(length: int) -> Network:
     """One filter (1, 10, 100), no bias; normalisation that changes nothing."""
     network = Network(ModelConfig(("a", "b"), n_layers=1, n_filters=1, segment_length=length))
-    with torch.no_grad():
-        network.tensors()["convs.0.weight"][:] = torch.tensor([[[1.0, 10.0, 100.0]]])
-        network.tensors()["convs.0.bias"].zero_()
-        network.statistics.copy_(torch.tensor([[0.0], [1 - NORMALISATION_EPSILON]]))
-    return network.eval()
+    network.tensors()["convs.0.weight"][:] = [[[1.0, 10.0, 100.0]]]
+    network.tensors()["convs.0.bias"][:] = 0
+    network.statistics[:] = [[0.0], [1 - NORMALISATION_EPSILON]]
+    return network
 
 
 # TensorFlow's SAME, by hand. Even: one zero behind, so the first window starts at the first
@@ -43,31 +43,25 @@ def test_same_padding_is_tensorflows(length, padding, expected):
     assert same_padding(length, kernel_size=3, stride=2) == padding
     wanted = [expected(sample, i) for i in range((length + 1) // 2)]
     network = one_block(length)
-    folded = FoldedNetwork.fold(network.config, state(network))
+    folded = FoldedNetwork.fold(network.config, network.tensors())
     (frames,) = folded.activations(values[None])
     np.testing.assert_allclose(frames[0, :, 0], wanted, rtol=1e-5)
-    with torch.no_grad():
-        logit = network(torch.from_numpy(values)[None])
-    head = state(network)
+    head = network.tensors()
     by_hand = np.mean(wanted) * head["head.weight"] + head["head.bias"]
-    np.testing.assert_allclose(logit, by_hand, rtol=1e-5)
+    np.testing.assert_allclose(answers(network, values[None]), by_hand, rtol=1e-5)
 
 
 def test_written_out_padding_of_five_and_six():
     five = np.float32([[1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7, 8]])
     network = one_block(17)
-    (frames,) = FoldedNetwork.fold(network.config, state(network)).activations(five)
+    (frames,) = FoldedNetwork.fold(network.config, network.tensors()).activations(five)
     # Windows (0 1 2), (2 3 4), (4 5 6), (6 7 8), (8 9 1), (1 2 3), (3 4 5), (5 6 7), (7 8 0).
     assert frames[0, :, 0].tolist() == [210, 432, 654, 876, 198, 321, 543, 765, 87]
 
 
-def state(network: Network) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in network.tensors().items()}
-
-
 def test_classic_is_the_notebooks_network():
     network = Network(CLASSIC)
-    assert sum(p.numel() for p in network.parameters()) == 3041 == CLASSIC.n_parameters
+    assert len(network.flat) == 3041 == CLASSIC.n_parameters
     assert CLASSIC.layer_lengths[1:] == (8000, 4000, 2000, 1000, 500, 250, 125, 63, 32, 16)
     assert CLASSIC.receptive_field == 2047
     odd = [n for n in CLASSIC.layer_lengths[:-1] if n % 2]
@@ -79,14 +73,26 @@ def test_parameters_are_counted_like_torch_does(n_classes):
     classes = tuple(f"class {i}" for i in range(n_classes))
     for layers, filters, kernel in [(1, 4, 3), (4, (7, 2, 9, 3), 5), (10, 10, 3)]:
         config = ModelConfig(classes, n_layers=layers, n_filters=filters, kernel_size=kernel)
-        network = Network(config)
-        assert sum(p.numel() for p in network.parameters()) == config.n_parameters
-        assert network(torch.zeros(3, 16_000)).shape == (3, 1 if n_classes == 2 else n_classes)
+        network, parameters = Network(config), Plain(config).parameters()
+        assert sum(p.numel() for p in parameters) == config.n_parameters == len(network.flat)
+        logits, *_ = network.training_pass(np.zeros((3, 16_000), np.float32), network.flat)
+        assert logits.shape == (3, 1 if n_classes == 2 else n_classes)
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+@pytest.mark.parametrize("preset", ["classic", "small", "large"])
+def test_initial_weights_are_those_that_pytorch_draws(preset, seed):
+    config = ModelConfig(("a", "b", "c"), **preset_sizes(preset))
+    torch.manual_seed(seed)
+    wanted = Plain(config, with_none=True).state_dict()
+    for name, array in Network(config, seed=seed, with_none=True).tensors().items():
+        if "running" not in name:
+            assert np.array_equal(array, wanted[name]), name
 
 
 def test_an_impulse_reaches_exactly_the_receptive_field():
     network = Network(CLASSIC)
-    folded = FoldedNetwork.fold(CLASSIC, state(network))
+    folded = FoldedNetwork.fold(CLASSIC, network.tensors())
     rng = np.random.default_rng(0)
     segment = rng.normal(size=16_000).astype(np.float32)
     frame = 8
@@ -101,14 +107,13 @@ def test_an_impulse_reaches_exactly_the_receptive_field():
 
 
 def random_statistics(network: Network, *, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    means, variances = network.statistics
-    means.uniform_(-1, 1, generator=generator)
-    variances.uniform_(0.2, 3, generator=generator)
-    for name, tensor in network.tensors().items():
+    rng = np.random.default_rng(seed)
+    shape = network.statistics[0].shape
+    network.statistics[:] = rng.uniform(-1, 1, shape), rng.uniform(0.2, 3, shape)
+    for name, array in network.tensors().items():
         if name.startswith("norms") and "running" not in name:
             low, high = (0.5, 2) if name.endswith("weight") else (-1, 1)
-            tensor.uniform_(low, high, generator=generator)
+            array[:] = rng.uniform(low, high, array.shape)
 
 
 @pytest.mark.parametrize(
@@ -125,44 +130,40 @@ def random_statistics(network: Network, *, seed: int) -> None:
     ],
 )
 def test_folded_network_equals_torch(config):
-    network = Network(config).eval()
+    network = Network(config)
     random_statistics(network, seed=1)
     rng = np.random.default_rng(2)
     segments = normalise(rng.normal(size=(5, config.segment_length)).astype(np.float32))
-    with torch.no_grad():
-        wanted = network(torch.from_numpy(segments)).numpy()
-    found = FoldedNetwork.fold(config, state(network)).logits(segments)
+    wanted = answers(network, segments)
+    found = FoldedNetwork.fold(config, network.tensors()).logits(segments)
     np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_with_a_low_cut_nothing_at_0_hz_is_heard_and_little_close_to_it():
-    torch.manual_seed(0)
     config = ModelConfig(("a", "b"), n_layers=1, n_filters=8)
-    taps = state(Network(config, low_cut=True))["convs.0.weight"][:, 0]  # [C, K]
+    taps = Network(config, low_cut=True).tensors()["convs.0.weight"][:, 0]  # [C, K]
     gains = np.abs(np.fft.rfft(taps.astype(np.float64), 16_000))  # [C, 8001], one a Hz
     assert gains[:, 0].max() < 1e-7
     # The gain of three taps rises by twice its highest a radian at most (Bernstein).
     assert (gains[:, 50] < 2 * (2 * np.pi * 50 / 16_000) * gains.max(axis=1)).all()
-    network = Network(config, low_cut=True).eval()
-    segments = torch.randn(2, 16_000)
-    with torch.no_grad():
-        frames = [network(segments + offset) for offset in (0.0, 3.0)]
+    network = Network(config, low_cut=True)
+    segments = np.random.default_rng(0).normal(size=(2, 16_000)).astype(np.float32)
+    frames = [answers(network, segments + np.float32(offset)) for offset in (0.0, 3.0)]
     # All but the one frame that hears the padding are the same.
     np.testing.assert_allclose(*frames, atol=1e-3)
 
 
 def test_a_filter_of_one_tap_stays_for_it_has_no_other_gain():
     network = Network(ModelConfig(("a", "b"), n_layers=2, kernel_size=(1, 3)), low_cut=True)
-    assert state(network)["convs.0.weight"].all()
+    assert network.tensors()["convs.0.weight"].all()
 
 
 def test_the_unit_for_none_folds_too_and_takes_its_share():
-    network = Network(CLASSIC, with_none=True).eval()
+    network = Network(CLASSIC, with_none=True)
     random_statistics(network, seed=1)
     segments = normalise(np.random.default_rng(2).normal(size=(5, 16_000)).astype(np.float32))
-    with torch.no_grad():
-        wanted = network(torch.from_numpy(segments))  # [B, 2]: of the second class, and of none
-    logits, none = FoldedNetwork.fold(CLASSIC, state(network)).logits_and_none(segments)
+    wanted = answers(network, segments)  # [B, 2]: of the second class, and of none
+    logits, none = FoldedNetwork.fold(CLASSIC, network.tensors()).logits_and_none(segments)
     np.testing.assert_allclose(
         np.concatenate([logits, none[:, None]], axis=1), wanted, atol=1e-4, rtol=1e-4
     )

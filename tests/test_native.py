@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from stapes import native
+from stapes import native, native_pass
 from stapes.config import ModelConfig, same_padding
 
 torch = pytest.importorskip("torch")
 if not native.available():
     pytest.skip("the native kernels are not built", allow_module_level=True)
 
+from plain_network import plain  # noqa: E402
 from stapes.model import Network  # noqa: E402
+from stapes.native_autograd import training_logits  # noqa: E402
 
 EPSILON = 1e-3
 CLASSIC = {"channels": [10] * 10, "kernels": [3] * 10, "strides": [2] * 10}
@@ -233,64 +235,82 @@ def test_threads_epsilon_and_gradients_are_checked():
 
 
 def network(**sizes) -> Network:
-    torch.manual_seed(0)
     small = {"n_layers": 3, "n_filters": 6, "segment_length": 501}
     return Network(ModelConfig(("a", "b", "c"), **small | sizes), with_none=True)
 
 
-def test_the_network_agrees_with_itself_in_double_precision():
-    single, x = network(), torch.randn(4, 501)
-    double = copy.deepcopy(single).double()  # PyTorch's path: the kernels are single precision
-    for _ in range(2):
-        single(x).square().sum().backward()
-        double(x.double()).square().sum().backward()
-    assert_close(single.flat.grad, double.flat.grad, tolerance=1e-5)
-    assert_close(single.statistics, double.statistics, tolerance=1e-5)
-    named = zip(single.tensors().items(), single.flat.grad.split(sizes_of(single)), strict=False)
-    biases = [grad for (name, _), grad in named if name.startswith("convs") and "bias" in name]
-    assert len(biases) == 3 and not any(grad.any() for grad in biases)
-    single.eval(), double.eval()
-    assert_close(single(x).detach(), double(x.double()).detach(), tolerance=1e-5)
+def in_a_graph(net: Network, x: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
+    return training_logits(x, flat, net.blocks, scratch=net.scratch)[0]
 
 
-def sizes_of(net: Network) -> list[int]:
-    return [t.numel() for name, t in net.tensors().items() if "running" not in name]
+def leaf(net: Network) -> torch.Tensor:
+    return torch.from_numpy(net.flat.copy()).requires_grad_()
+
+
+def segments(n: int, length: int) -> torch.Tensor:
+    return torch.randn(n, length, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("by_pytorch", [False, True])
+def test_gradients_are_those_of_pytorchs_modules(monkeypatch, by_pytorch):
+    if by_pytorch:
+        monkeypatch.setattr(native_pass, "can_run", lambda *_: False)
+    net, x, module = network(), segments(4, 501), plain(network()).double()
+    logits = module(x.double())
+    logits.square().sum().backward()
+    flat = leaf(net)
+    found = in_a_graph(net, x, flat)
+    found.square().sum().backward()
+    assert_close(found.detach(), logits.detach(), tolerance=1e-5)
+    sizes = [t.size for name, t in net.tensors().items() if "running" not in name]
+    wanted = dict(module.named_parameters())
+    for name, gradient in zip(net.tensors(), flat.grad.split(sizes), strict=False):
+        if name.startswith("convs") and "bias" in name:
+            assert not gradient.any()  # normalisation takes it away again
+        else:
+            assert_close(gradient, wanted[name].grad.flatten(), tolerance=1e-5)
 
 
 @pytest.mark.parametrize("sizes", [{}, {"stride": 3}])
 def test_pytorch_does_what_the_kernels_cannot(sizes):
-    x = torch.randn(2, 501, requires_grad=True)
-    network(**sizes)(x).sum().backward()
+    net, x = network(**sizes), segments(2, 501).requires_grad_()
+    in_a_graph(net, x, leaf(net)).sum().backward()
     assert x.grad is not None
 
 
 def test_two_passes_before_their_backward_passes():
-    net, x, z = network(), torch.randn(3, 501), torch.randn(3, 501)
-    (net(x).square().sum() + 2 * net(z).square().sum()).backward()
-    together = net.flat.grad.clone()
-    net.zero_grad()
-    net(x).square().sum().backward()
-    (2 * net(z).square().sum()).backward()
-    assert_close(together, net.flat.grad, tolerance=1e-6)
+    net, x, z = network(), segments(3, 501), segments(6, 501)[3:]
+    together, apart = leaf(net), leaf(net)
+    (
+        in_a_graph(net, x, together).square().sum() + 2 * in_a_graph(net, z, together).sum()
+    ).backward()
+    in_a_graph(net, x, apart).square().sum().backward()
+    (2 * in_a_graph(net, z, apart).sum()).backward()
+    assert_close(together.grad, apart.grad, tolerance=1e-6)
 
 
 def test_scratch_is_reused_and_never_copied():
-    net, x = network(), torch.randn(3, 400)
+    net, x = network(), segments(3, 400).numpy()
+
+    def learn(x):
+        logits, _, gradient = net.training_pass(x, net.flat)
+        gradient(np.ones_like(logits))
+
     for _ in range(3):
-        net(x).sum().backward()
+        learn(x)
     assert len(net.scratch.spare) == 1
     assert copy.deepcopy(net).scratch.spare == []
     assert pickle.loads(pickle.dumps(net.scratch)).spare == []
     for length in range(300, 310):
-        net(x[:, :length]).sum().backward()
+        learn(x[:, :length])
     assert len(net.scratch.spare) == native.SPARE_SCRATCH
 
 
 def test_missing_kernels_are_told(monkeypatch):
-    net, x = network(), torch.randn(3, 400)
-    wanted = net(x)
+    net, x = network(), segments(3, 400).numpy()
+    wanted = net.training_pass(x, net.flat)[0]
     monkeypatch.setattr(native, "_native", None)
     assert (native.available(), native.kernels()) == (False, "none")
     with pytest.warns(RuntimeWarning, match="PyTorch takes over"):
-        found = net(x)
-    assert_close(found.detach(), wanted.detach(), tolerance=1e-5)
+        found = net.training_pass(x, net.flat)[0]
+    assert_close(found, wanted, tolerance=1e-5)

@@ -22,7 +22,6 @@ def sha256(run: Path) -> str:
 
 DRIVER = """
 import hashlib, os, random, signal, sys, threading
-import torch._dynamo  # which the first optimiser loads: once for all children
 from stapes import cli, experiment, files, holdout, progress, reporting, training
 
 reporting.render = lambda *_, **__: "page"

@@ -2,18 +2,18 @@
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
 from stapes import native, native_batches
+from stapes.arrays import put
 from stapes.config import QUIETEST_NOISE_DB, ModelConfig, TrainingConfig
 from stapes.levels import LEVEL_STEP_DB
 from stapes.native_batches import Variations
 from stapes.segments import SILENCE_RMS
+from stapes.threads import thread_count
 
 N_CONTROL_POINTS = 8
 """Points of the random frequency response, evenly spaced in log frequency."""
@@ -53,7 +53,7 @@ class Augmenter:
             rng: of the noises.
         """
         self._config, self._settings = config, settings
-        self._silence = torch.zeros(config.segment_length, device=settings.device)
+        self._silence = put(np.zeros(config.segment_length, np.float32), settings.device)
         if settings.equaliser_db > 0 and config.normalise:
             self._noises = Noises(config.segment_length, device=settings.device, rng=rng)
 
@@ -99,7 +99,7 @@ class Augmenter:
         part = _single(share)[:, None]
         return by, part * targets + (1 - part) * targets[partners]
 
-    def vary(self, segments: Tensor, by: Variations | None) -> Tensor:
+    def vary(self, segments: Any, by: Variations | None) -> Any:
         """Do it: [B, T] as recorded -> [B, T]."""
         if by is None:
             return segments
@@ -107,7 +107,7 @@ class Augmenter:
         return vary(segments, by, noises)
 
 
-def vary(segments: Tensor, by: Variations, noises: Tensor) -> Tensor:
+def vary(segments: Any, by: Variations, noises: Any) -> Any:
     """Normalise, mix, filter, add noise, bring to a level: [B, T] -> [B, T].
 
     By the kernels, or by PyTorch on a GPU and where they are not built.
@@ -117,28 +117,14 @@ def vary(segments: Tensor, by: Variations, noises: Tensor) -> Tensor:
         by: what is done to each.
         noises: [M].
     """
-    if native.available() and not segments.is_cuda:
-        n_threads = torch.get_num_threads()
-        heard = native_batches.vary(
-            segments.numpy(), by, noises.numpy(), least_rms=SILENCE_RMS, n_threads=n_threads
-        )
-        return torch.from_numpy(heard)
-    length, n_taps = segments.shape[1], by.taps.shape[1]
-    alike = _normalised(segments)
-    mixed = alike[torch.from_numpy(by.partners)].mul_(_column(by.other, segments))
-    mixed.addcmul_(alike, _column(by.own, segments))
-    taps = torch.from_numpy(by.taps).to(segments.device)[:, None]
-    varied = F.conv1d(mixed[None], taps, padding=n_taps // 2, groups=len(mixed))[0]
-    pieces = noises.unfold(0, length, 1)
-    added = pieces.index_select(0, torch.from_numpy(by.noise_starts).to(segments.device))
-    varied.addcmul_(added, _column(by.noise_levels, segments))
-    return _normalised(varied).mul_(_column(by.rms, segments))
+    given = segments, by, noises
+    on_processor = isinstance(segments, np.ndarray)
+    if native.available() and on_processor:
+        return native_batches.vary(*given, least_rms=SILENCE_RMS, n_threads=thread_count())
+    from stapes import torch_batches
 
-
-def _normalised(segments: Tensor) -> Tensor:
-    """Brought to mean 0 and RMS 1, silence as far as the quietest sound: [B, T] -> [B, T]."""
-    variance, mean = torch.var_mean(segments, dim=1, correction=0, keepdim=True)
-    return (segments - mean).div_(variance.sqrt_().clamp_(min=SILENCE_RMS))
+    varied = torch_batches.vary(*given, least_rms=SILENCE_RMS)
+    return varied.numpy() if on_processor else varied
 
 
 def mixing(
@@ -209,13 +195,12 @@ class Noises:
         self._n_noises = min(max(NOISE_SAMPLES // (2 * length), fewest), most)
         shape = self._n_noises, length + 1
         parts = rng.random((*shape, 2), np.float32) - np.float32(0.5)
-        spectrum = torch.view_as_complex(torch.from_numpy(parts))
         points_db = noise_colours(self._n_noises, rng)
-        spectrum *= torch.from_numpy(responses(points_db, length + 1))
-        waveforms = torch.fft.irfft(spectrum, n=2 * length)
-        rms = waveforms.square().mean(dim=1, keepdim=True).sqrt()
-        waveforms *= torch.from_numpy(excesses(points_db, length + 1))[:, None] / rms
-        self.flat = waveforms.flatten().to(device)
+        spectrum = parts.view(np.complex64)[..., 0] * responses(points_db, length + 1)
+        waveforms = _single(np.fft.irfft(spectrum, 2 * length))
+        rms = np.sqrt(np.square(waveforms).mean(axis=1, keepdims=True))
+        waveforms *= excesses(points_db, length + 1)[:, None] / rms
+        self.flat = put(waveforms.ravel(), device)
 
     def places(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Where random pieces of random noises begin, of RMS about 1 but for rumble: [n]."""
@@ -269,10 +254,5 @@ def _amplitude(level_db: NDArray[np.float64]) -> NDArray[np.float64]:
     return factors
 
 
-def _single(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    return values.astype(np.float32)
-
-
-def _column(values: NDArray[np.floating], like: Tensor) -> Tensor:
-    """[B] -> [B, 1] in the type and on the device of another tensor."""
-    return torch.from_numpy(values[:, None]).to(like)
+def _single(values: NDArray[np.floating]) -> NDArray[np.float32]:
+    return values.astype(np.float32, copy=False)

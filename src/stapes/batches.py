@@ -6,16 +6,15 @@ Batch number n is a function of the seed and n alone.
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from stapes import augment, negatives
+from stapes.arrays import put
 from stapes.config import ModelConfig, TrainingConfig
 from stapes.generator import Draws, Examples, SegmentGenerator
-from stapes.native_autograd import arithmetic
 from stapes.native_batches import Variations
 from stapes.segments import Waveform, normalise
 
@@ -32,7 +31,7 @@ the network, which takes the caches."""
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one step learns from.
+    """What one step learns from, as arrays of NumPy or, on a GPU, of PyTorch.
 
     Attributes:
         segments: varied [B, T].
@@ -40,8 +39,8 @@ class Batch:
         clips: where those come from that are not made up, by their rows [at most B].
     """
 
-    segments: Tensor
-    targets: Tensor
+    segments: Any
+    targets: Any
     clips: NDArray[np.int64]
 
 
@@ -67,9 +66,7 @@ class MadeUp:
         carriers = carriers.reshape(-1, n_points, length)
         # Twice, so that a turned envelope is a piece of it.
         stock = carriers, np.tile(envelopes, 2)[..., None]
-        self._carriers, self._envelopes = (
-            arithmetic(torch.from_numpy(array).to(device)) for array in stock
-        )
+        self._carriers, self._envelopes = (put(array, device) for array in stock)
 
     def choose(self, n: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
         """Any carrier, under any envelope, that begins anywhere: n of these."""
@@ -78,12 +75,12 @@ class MadeUp:
         places = rng.integers(n_points, size=n).tolist()
         return list(zip(rows, others, places, strict=True))
 
-    def draw(self, chosen: Sequence[tuple[int, int, int]], *, out: Tensor) -> None:
+    def draw(self, chosen: Sequence[tuple[int, int, int]], *, out: Any) -> None:
         """Write what was chosen to ``out`` [n, T]."""
-        n_points, sounds = self._carriers.shape[1], arithmetic(out)
+        n_points = self._carriers.shape[1]
         for i, (row, other, place) in enumerate(chosen):
             sound = self._carriers[row] * self._envelopes[other, place : place + n_points]
-            sounds[i] = sound.reshape(-1)[: out.shape[1]]
+            out[i] = sound.reshape(-1)[: out.shape[1]]
 
 
 def batches(
@@ -108,7 +105,7 @@ def _keep_memory() -> None:
     It gives back what exceeds a threshold, which follows the largest piece freed so far
     (mallopt(3), M_MMAP_THRESHOLD), up to 32 MiB.
     """
-    torch.empty(KEPT_BYTES, dtype=torch.uint8)
+    np.empty(KEPT_BYTES, np.uint8)
 
 
 def _made(maker: "_Maker", first_step: int) -> Iterator[Batch]:
@@ -169,9 +166,7 @@ class _Maker:
 
     def make(self, plan: _Plan) -> Batch:
         settings, n_known = self._settings, len(plan.known.clips)
-        segments = torch.empty(
-            settings.batch_size, self._config.segment_length, device=settings.device
-        )
+        segments = self._of_classes.empty(settings.batch_size)
         n_filled = n_known + len(plan.made_up)
         self._of_classes.draw(plan.known, out=segments[:n_known])
         if plan.made_up:
@@ -179,7 +174,7 @@ class _Maker:
         if self._of_none and plan.own:
             self._of_none.draw(plan.own, out=segments[n_filled:])
         varied = self._augment.vary(segments, plan.variations)
-        return Batch(varied, torch.from_numpy(plan.targets).to(settings.device), plan.clips)
+        return Batch(varied, put(plan.targets, settings.device), plan.clips)
 
 
 def _generator(

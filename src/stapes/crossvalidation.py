@@ -23,6 +23,7 @@ from stapes.measurement import Measured, measure, measure_foreign, summarise
 from stapes.negatives import is_negative
 from stapes.progress import Progress, silent
 from stapes.splits import Pairs, folds
+from stapes.threads import using_threads
 
 if TYPE_CHECKING:
     from stapes.training import State, Step
@@ -81,7 +82,7 @@ def crossval(  # noqa: PLR0913 (each is an option of the command)
     place = (
         nullcontext() if out is None else runs.run_folder(out, resume=resume, overwrite=overwrite)
     )
-    with experiment.using_threads(threads), place as folder:
+    with using_threads(threads), place as folder:
         if folder is not None and resume:
             runs.check_resumable(folder, of="crossval")
         decoded, audit = experiment.read(data, progress, options=options)

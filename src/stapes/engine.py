@@ -18,6 +18,7 @@ from stapes import native
 from stapes.config import ModelConfig, same_padding
 from stapes.levels import Levels, levels, stretches
 from stapes.segments import Waveform, cut
+from stapes.threads import thread_count
 
 Array = NDArray[np.float32]
 
@@ -118,7 +119,7 @@ class FoldedNetwork:
                 segments.ravel(),
                 native.Stretches.alone(self.config.segment_length * np.arange(len(segments))),
                 hop_length=self.config.segment_length,
-                n_threads=native.default_threads(),
+                n_threads=thread_count(),
                 frames=frames,
             )
             return frames
@@ -172,7 +173,7 @@ class FoldedNetwork:
         if self._listener is None:
             segments = given.apply(cut(waveform, starts, segment_length=length))
             return (*self.logits_and_none(segments), given.peaks)
-        n_threads = native.default_threads()
+        n_threads = thread_count()
         each = -(-len(starts) // n_threads)
         shared, places = stretches(
             starts,

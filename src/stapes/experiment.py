@@ -6,8 +6,8 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -120,6 +120,8 @@ def read(
     Raises:
         DataError: nothing to read, or the data's own split has a recording on both sides.
     """
+    if find_spec("sklearn") is None:  # told before the work, not after
+        raise ModuleNotFoundError(name="sklearn")
     listed = list_clips(data)
     if options.labels is not None:
         listed = apply_labels(listed, options.labels)
@@ -145,19 +147,6 @@ def read(
 def class_names(clips: Sequence[Clip]) -> tuple[str, ...]:
     """Labels that occur, sorted, but for negatives: the classes of a network of these clips."""
     return tuple(sorted({clip.label for clip in clips if not is_negative(clip.label)}))
-
-
-def using_threads(n_threads: int | None) -> AbstractContextManager[None]:
-    """Within, trainings take this many processor threads; None leaves them as they are.
-
-    Raises:
-        UsageError: no number of threads, on entering.
-    """
-    if n_threads is None:
-        return nullcontext()
-    from stapes import training
-
-    return training.using_threads(n_threads)
 
 
 def hold_out(

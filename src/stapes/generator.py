@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from stapes import native, native_batches
+from stapes.arrays import fetch, put
 from stapes.segments import Waveform, gated_intervals
+from stapes.threads import thread_count
 
 Indices = NDArray[np.int64]
 
@@ -124,7 +124,8 @@ class SegmentGenerator:
         self._segment_length = segment_length
         self._speed = speed
         self._seed = seed
-        self._sound, firsts = _between_zeros(waveforms, segment_length, speed=speed)
+        sound, firsts = _between_zeros(waveforms, segment_length, speed=speed)
+        self._sound: Any = sound
         intervals = [_starts(w, segment_length=segment_length, gate=gate) for w in waveforms]
         parts = zip(intervals, firsts, strict=True)
         self._intervals = np.concatenate([part + first for part, first in parts])  # [M, 2]
@@ -132,19 +133,24 @@ class SegmentGenerator:
         self._ends = np.cumsum(self._intervals[:, 1] - self._intervals[:, 0])
         self._n_starts = np.array([int(np.diff(part).sum()) for part in intervals])
         self._begins = np.cumsum(self._n_starts) - self._n_starts
-        self._ramp = torch.arange(segment_length, dtype=torch.float32)
 
     def to(self, device: str) -> Self:
         """Keep the clips, and draw from them, on another device."""
-        self._sound, self._ramp = self._sound.to(device), self._ramp.to(device)
+        self._sound = put(self._sound, device)
         return self
 
     def batch(self, step: int, *, batch_size: int) -> Drawn:
         """Batch number ``step``: the same for the same seed, whatever was drawn before."""
-        segments = self._ramp.new_empty(batch_size, self._segment_length)
+        segments = self.empty(batch_size)
         draws = self.choose(step, batch_size=batch_size)
         self.draw(draws, out=segments)
-        return Drawn(segments.cpu().numpy(), draws.targets, draws.clips)
+        return Drawn(fetch(segments), draws.targets, draws.clips)
+
+    def empty(self, batch_size: int) -> Any:
+        """Memory for segments where the clips are kept: [batch_size, segment_length]."""
+        shape = batch_size, self._segment_length
+        on_gpu = not isinstance(self._sound, np.ndarray)
+        return self._sound.new_empty(shape) if on_gpu else np.empty(shape, np.float32)
 
     def choose(self, step: int, *, batch_size: int) -> Draws:
         """The segments of batch number ``step``."""
@@ -158,21 +164,17 @@ class SegmentGenerator:
         firsts = starts + (1 - rates) * (self._segment_length - 1) / 2
         return Draws(firsts, rates, self._targets[clips], clips)
 
-    def draw(self, draws: Draws, *, out: Tensor) -> None:
+    def draw(self, draws: Draws, *, out: Any) -> None:
         """Write segments to ``out`` [B, segment_length], where the clips are kept.
 
         out[b, i] = the sound at ``firsts[b] + rates[b] * i``, linearly between samples.
         """
-        firsts, rates = draws.firsts, draws.rates
-        if native.available() and not out.is_cuda:
-            n_threads = torch.get_num_threads()
-            sound = self._sound.numpy()
-            return native_batches.draw(sound, firsts, rates, n_threads=n_threads, out=out.numpy())
-        whole = np.floor(firsts)
-        positions = self._ramp * _column(rates.astype(np.float32), out)
-        positions += _column((firsts - whole).astype(np.float32), out)
-        left = positions.int() + _column(whole.astype(np.int64), out)
-        torch.lerp(self._sound[left], self._sound[left + 1], positions.frac_(), out=out)
+        places = self._sound, draws.firsts, draws.rates
+        if native.available() and isinstance(out, np.ndarray):
+            return native_batches.draw(*places, n_threads=thread_count(), out=out)
+        from stapes import torch_batches
+
+        return torch_batches.draw(*places, out=out)
 
     def _start(self, clips: Indices, rng: np.random.Generator) -> Indices:
         """Uniform over the admissible starts of each clip, as places in the array: [B] -> [B]."""
@@ -206,16 +208,17 @@ class _Groups:
 
 def _between_zeros(
     waveforms: Sequence[Waveform], segment_length: int, *, speed: float
-) -> tuple[Tensor, list[int]]:
+) -> tuple[Waveform, list[int]]:
     """All clips in one array, with zeros wherever a segment may reach, and their places in it."""
     margin = math.ceil(speed * segment_length / 2) + SPARE
     margins = [margin + max(segment_length - len(w), 0) for w in waveforms]
-    sound = torch.zeros(sum(2 * m + len(w) for m, w in zip(margins, waveforms, strict=True)))
+    length = sum(2 * m + len(w) for m, w in zip(margins, waveforms, strict=True))
+    sound = np.zeros(length, np.float32)
     firsts, end = [], 0
     for m, waveform in zip(margins, waveforms, strict=True):
         firsts.append(end + m)
         end = firsts[-1] + len(waveform)
-        sound[firsts[-1] : end] = torch.from_numpy(np.ascontiguousarray(waveform))
+        sound[firsts[-1] : end] = waveform
         end += m
     return sound, firsts
 
@@ -225,8 +228,3 @@ def _starts(waveform: Waveform, *, segment_length: int, gate: float) -> Indices:
     if len(waveform) < segment_length:
         return np.array([[len(waveform) - segment_length, 1]])
     return gated_intervals(waveform, segment_length=segment_length, gate=gate)
-
-
-def _column(values: NDArray[np.float32] | Indices, like: Tensor) -> Tensor:
-    """[B] -> [B, 1] on the device of another tensor."""
-    return torch.from_numpy(values[:, None]).to(like.device)

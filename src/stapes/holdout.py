@@ -20,6 +20,7 @@ from stapes.measurement import Measured, measure, measure_foreign
 from stapes.negatives import is_negative
 from stapes.progress import Progress, silent
 from stapes.splits import given_split, split
+from stapes.threads import using_threads
 
 if TYPE_CHECKING:
     from stapes.training import State
@@ -70,7 +71,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     if overwrite:
         runs.refuse_labels_of(out, options.labels)
     place = runs.run_folder(out, resume=resume, overwrite=overwrite)
-    with experiment.using_threads(threads), place as folder:
+    with using_threads(threads), place as folder:
         if resume:
             runs.check_resumable(folder, of="train")
         decoded, audit = experiment.read(data, progress, options=options)

@@ -13,8 +13,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from stapes.native import Stretches, default_threads, describe
+from stapes.native import Stretches, describe
 from stapes.segments import SILENCE_RMS, Waveform, cut
+from stapes.threads import thread_count
 
 LEVEL_STEP_DB = 12.0
 """Gains are whole multiples of this."""
@@ -87,7 +88,7 @@ class _Blocks:
     @classmethod
     def of(cls, samples: Waveform, length: int) -> Self:
         """Of samples [*] that come in whole blocks."""
-        return cls(length, *describe(samples.reshape(-1, length), n_threads=default_threads()))
+        return cls(length, *describe(samples.reshape(-1, length), n_threads=thread_count()))
 
     def levels(self, begins: NDArray[np.int64], count: int) -> Levels:
         """Of segments of so many blocks each, from the blocks they begin with [N].

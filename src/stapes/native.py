@@ -28,9 +28,6 @@ Array = NDArray[np.float32]
 STRIDES = (1, 2, 4, 8, 16)
 """Strides that the kernels know."""
 
-MAX_THREADS = 256
-"""Threads that one call of the kernels may use."""
-
 SPARE_SCRATCH = 4
 """Scratch memories kept for later passes."""
 
@@ -58,13 +55,6 @@ def warn_missing(substitute: str) -> None:
         RuntimeWarning,
         stacklevel=3,
     )
-
-
-def default_threads() -> int:
-    """Processors that this process may use, as far as the kernels can."""
-    linux = hasattr(os, "sched_getaffinity")
-    n_processors = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
-    return min(n_processors, MAX_THREADS)
 
 
 @dataclass(frozen=True)

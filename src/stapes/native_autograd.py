@@ -1,11 +1,9 @@
-"""The network in training: native kernels where they can do it, PyTorch where not."""
+"""The network in training by PyTorch: on a GPU, where the kernels cannot run, and in its graph."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import accumulate, pairwise
-from typing import Any, Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,16 +11,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from stapes import native
+from stapes import native, native_pass
 from stapes.config import same_padding
 from stapes.engine import NORMALISATION_EPSILON
-from stapes.native import Array
+from stapes.native_pass import NativePass
+from stapes.threads import thread_count
 
 
 def training_logits(
     x: Tensor, flat: Tensor, blocks: native.Blocks, *, scratch: native.Scratch
 ) -> tuple[Tensor, Tensor]:
-    """A training pass: convolution, normalisation by the batch, ReLU; mean over time; the head.
+    """A training pass in PyTorch's graph, by the kernels where they can run.
 
     The convolutions' biases are left out, for normalisation takes them away again: they have
     a gradient of zero. PyTorch takes over on other devices and types, where x needs a gradient,
@@ -39,7 +38,8 @@ def training_logits(
         [B, N], and the mean and unbiased variance of every convolution's output
         [2, sum of channels], without a gradient.
     """
-    if _native_can(x, flat, blocks):
+    plain = not (x.is_cuda or x.requires_grad) and flat.dtype == torch.float32
+    if plain and native_pass.can_run(x.numpy(), blocks):
         results: tuple[Tensor, Tensor] = _Training.apply(x, flat, blocks, scratch)  # type: ignore[no-untyped-call]
         return results
     statistics = flat.new_zeros(2, sum(blocks.channels))
@@ -47,41 +47,44 @@ def training_logits(
 
 
 def training_pass(
-    x: Tensor, flat: Any, blocks: native.Blocks, *, scratch: native.Scratch
+    x: Any, flat: Any, blocks: native.Blocks
 ) -> tuple[Any, Any, Callable[[Any], Any]]:
-    """The same with the gradient at hand, past PyTorch's graph where the kernels take over.
+    """The same with the gradient at hand, of NumPy's arrays or PyTorch's, by PyTorch.
 
     Args:
         x: [B, T] normalised segments.
-        flat: all parameters, as :func:`arithmetic` gives them; so are the results.
+        flat: all parameters.
         blocks: how those of the blocks lie.
-        scratch: memory for the passes.
 
     Returns:
         Logits [B, N] and statistics [2, sum of channels] without a gradient, and what makes of the
         logits' gradient that of the parameters, once.
     """
-    if _native_can(x, flat, blocks):
-        run = _NativePass.of(arithmetic(x), flat, blocks, scratch)
-        return run.logits, run.statistics, run.gradient
+
+    def alike(found: Tensor) -> Any:
+        return found.detach().numpy() if isinstance(flat, np.ndarray) else found.detach()
+
     leaf = torch.as_tensor(flat).detach().requires_grad_()
     statistics = leaf.new_zeros(2, sum(blocks.channels))
-    logits = torch_logits(x, leaf, statistics, blocks, training=True)
+    with _obeyed():
+        logits = torch_logits(torch.as_tensor(x), leaf, statistics, blocks, training=True)
 
     def gradient(d_logits: Any) -> Any:
-        return arithmetic(torch.autograd.grad(logits, [leaf], [torch.as_tensor(d_logits)])[0])
+        with _obeyed():
+            return alike(torch.autograd.grad(logits, [leaf], [torch.as_tensor(d_logits)])[0])
 
-    return arithmetic(logits), arithmetic(statistics), gradient
-
-
-def arithmetic(tensor: Tensor) -> Any:
-    """The same memory for arithmetic: NumPy's on the processor, where each call costs less."""
-    return tensor.detach() if tensor.is_cuda else tensor.detach().numpy()
+    return alike(logits), alike(statistics), gradient
 
 
-def library(array: Any) -> Any:
-    """NumPy or PyTorch: functions of the same names for either's arrays."""
-    return np if isinstance(array, np.ndarray) else torch
+@contextmanager
+def _obeyed() -> Iterator[None]:
+    """PyTorch with as many threads as were asked for."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(thread_count())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def torch_logits(
@@ -97,17 +100,10 @@ def torch_logits(
         blocks: how the blocks' parameters lie.
         training: normalise by the batch.
     """
-    trunk, _, weight, bias = flat.split_with_sizes(_sizes(flat.numel(), blocks))
+    parts = flat.split_with_sizes(native_pass.sizes(flat.numel(), blocks))
+    trunk, _, weight, bias = parts
     pooled = _torch_pooled(x, trunk, statistics, blocks, training=training)
     return F.linear(pooled, weight.view(-1, pooled.shape[1]), bias)
-
-
-def _sizes(n_parameters: int, blocks: native.Blocks) -> list[int]:
-    """Of the four parts of the flat array."""
-    n_blocks, n_biases = blocks.n_parameters, sum(blocks.channels)
-    n_pooled = blocks.channels[-1]
-    n_logits = (n_parameters - n_blocks - n_biases) // (n_pooled + 1)
-    return [n_blocks, n_biases, n_logits * n_pooled, n_logits]
 
 
 def _torch_pooled(
@@ -136,54 +132,6 @@ def _torch_pooled(
     return y.mean(dim=-1)
 
 
-def _native_can(x: Tensor, parameters: Any, blocks: native.Blocks) -> bool:
-    if x.device.type != "cpu" or x.requires_grad or x.dtype != torch.float32:
-        return False
-    if parameters.itemsize != x.itemsize:  # NumPy's and PyTorch's types do not compare
-        return False
-    if not set(blocks.strides) <= set(native.STRIDES):
-        return False
-    if not native.available():
-        native.warn_missing("PyTorch")
-    return native.available()
-
-
-@dataclass(frozen=True, slots=True)
-class _NativePass:
-    """What the kernels found in one forward pass, and their backward pass."""
-
-    logits: Array
-    statistics: Array
-    run: native.Forward
-    weight: Array
-
-    @classmethod
-    def of(cls, x: Array, flat: Array, blocks: native.Blocks, scratch: native.Scratch) -> Self:
-        trunk, _, weight, bias = _split(flat, blocks)
-        run = native.trunk_train_forward(
-            x,
-            trunk,
-            blocks,
-            epsilon=NORMALISATION_EPSILON,
-            n_threads=torch.get_num_threads(),
-            scratch=scratch,
-        )
-        weight = weight.reshape(len(bias), -1).copy()
-        statistics = run.statistics * _unbiased(blocks, *x.shape)
-        return cls(run.pooled @ weight.T + bias, statistics, run, weight)
-
-    def gradient(self, d_logits: Array) -> Array:
-        """Of all parameters, from that of the logits [B, N]; once."""
-        d, run = d_logits, self.run
-        n_parameters = run.blocks.n_parameters + sum(run.blocks.channels)
-        gradient = np.zeros(n_parameters + self.weight.size + d.shape[1], np.float32)
-        d_trunk, _, d_weight, d_bias = _split(gradient, run.blocks)
-        d_weight[:], d_bias[:] = (d.T @ run.pooled).ravel(), d.sum(axis=0)
-        n_threads = torch.get_num_threads()
-        native.trunk_train_backward(run, d @ self.weight, n_threads=n_threads, out=d_trunk)
-        return gradient
-
-
 class _Training(torch.autograd.Function):
     """[B, T] and all parameters -> [B, N] and the batch statistics [2, sum of channels]."""
 
@@ -191,7 +139,7 @@ class _Training(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, flat: Tensor, blocks: native.Blocks, scratch: native.Scratch
     ) -> tuple[Tensor, Tensor]:
-        ctx.run = _NativePass.of(arithmetic(x), arithmetic(flat), blocks, scratch)
+        ctx.run = NativePass.of(x.numpy(), flat.detach().numpy(), blocks, scratch)
         logits, statistics = map(torch.from_numpy, (ctx.run.logits, ctx.run.statistics))
         ctx.mark_non_differentiable(statistics)
         return logits, statistics
@@ -199,27 +147,4 @@ class _Training(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_logits: Tensor, d_statistics: Tensor) -> tuple[Tensor | None, ...]:
-        return None, torch.from_numpy(ctx.run.gradient(arithmetic(d_logits))), None, None
-
-
-def _split(flat: Array, blocks: native.Blocks) -> list[Array]:
-    """Views of the four parts."""
-    ends = accumulate(_sizes(len(flat), blocks), initial=0)
-    return [flat[begin:end] for begin, end in pairwise(ends)]
-
-
-@lru_cache(maxsize=4)
-def _unbiased(blocks: native.Blocks, batch: int, length: int) -> Array:
-    """What makes of each channel's mean the same, and of its biased variance the unbiased.
-
-    That over n numbers is n / (n - 1) times as large.
-
-    Returns:
-        [2, sum of channels].
-    """
-    numbers = []
-    for stride in blocks.strides:
-        length = -(-length // stride)
-        numbers.append(batch * length)
-    n = np.repeat(np.array(numbers, np.float32), blocks.channels)
-    return np.stack([np.ones_like(n), n / np.maximum(n - 1, 1)])
+        return None, torch.from_numpy(ctx.run.gradient(d_logits.numpy())), None, None

@@ -70,7 +70,7 @@ EXTRA_OF = {
     "scipy": "train",
     "sklearn": "train",
     "threadpoolctl": "train",
-    "torch": "train",
+    "torch": "torch",
 }
 """What to install for the modules that a base install lacks."""
 

@@ -7,7 +7,6 @@ every epoch and when asked to end, so a resumed run ends bit for bit as if never
 import hashlib
 import json
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from threadpoolctl import threadpool_limits
 
 from stapes import __version__, checkpoint, native
+from stapes.arrays import fetch, put
 from stapes.batches import Batch, batches
 from stapes.checkpoint import Tensors
-from stapes.config import ModelConfig, TrainingConfig, as_dict, in_range
+from stapes.config import ModelConfig, TrainingConfig, as_dict
 from stapes.engine import FoldedNetwork, probabilities
 from stapes.errors import StopRequestedError, TrainingError, UsageError
 from stapes.files import write_bytes
@@ -32,9 +30,7 @@ from stapes.interruption import Interruption
 from stapes.model import Network
 from stapes.segments import passes_gate
 from stapes.stepping import Stepper
-
-_SEEDING = threading.Lock()
-"""Weights are drawn from PyTorch's one random state by one training at a time."""
+from stapes.threads import thread_count
 
 
 @dataclass(slots=True)
@@ -129,28 +125,13 @@ def _told_of_memory(settings: TrainingConfig) -> Iterator[None]:
     """Turn a GPU without memory left into an error that says what to try."""
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # of PyTorch, which need not be there
+            raise
         n = settings.batch_size
         raise TrainingError(
             f"no GPU memory left with a batch size of {n}; try --batch-size {max(n // 2, 2)}"
         ) from error
-
-
-@contextmanager
-def using_threads(n_threads: int) -> Iterator[None]:
-    """Within, train with this many processor threads; results are exact for a given number.
-
-    Raises:
-        UsageError: less than one, or more than there can be.
-    """
-    n_threads = in_range("threads", n_threads, 1, native.MAX_THREADS)
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
-    try:
-        with threadpool_limits(n_threads):  # NumPy's, whose products round differently on more
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def learning_rate(step: int, settings: TrainingConfig) -> float:
@@ -171,16 +152,20 @@ def averaging_pace(step: int, settings: TrainingConfig) -> float:
 
 def check_device(settings: TrainingConfig) -> None:
     """Raise UsageError if PyTorch cannot train where it was asked to."""
-    if settings.device == "cuda" and not torch.cuda.is_available():
+    if settings.device == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
         raise UsageError("--device is cuda, and PyTorch finds none here: give --device cpu")
 
 
 def _begin(config: ModelConfig, settings: TrainingConfig) -> State:
     check_device(settings)
-    with _SEEDING, torch.random.fork_rng(devices=[]):  # the caller's random state stays
-        torch.default_generator.manual_seed(settings.seed)
-        network = Network(config, with_none=settings.n_negatives > 0, low_cut=settings.low_cut)
-    return State(Stepper(network.to(settings.device), weight_decay=settings.weight_decay))
+    with_none, low_cut = settings.n_negatives > 0, settings.low_cut
+    network = Network(config, seed=settings.seed, with_none=with_none, low_cut=low_cut)
+    decay = settings.weight_decay
+    return State(Stepper(network, weight_decay=decay, device=settings.device))
 
 
 def _take_step(
@@ -212,7 +197,7 @@ def _end_epoch(state: State, settings: TrainingConfig, validation: Examples | No
         "accuracy": state.n_correct / settings.steps_per_epoch,
     }
     average = state.stepper.average
-    tensors = {k: v.cpu().numpy().copy() for k, v in average.tensors().items()}
+    tensors = {k: fetch(v).copy() for k, v in average.tensors().items()}
     if validation is not None:
         row |= validate(FoldedNetwork.fold(average.config, tensors), validation)
     best = min((r.get("validation_loss", math.inf) for r in state.history), default=math.inf)
@@ -269,7 +254,7 @@ def _identity(
     """What must be the same for a resumed training to end like one never interrupted."""
     return {
         "version": __version__,
-        "threads": torch.get_num_threads(),
+        "threads": thread_count(),
         "kernels": native.kernels(),
         "data": _digest(training),
         "validation": _digest(validation) if validation else "",
@@ -291,7 +276,7 @@ def _digest(examples: Examples) -> str:
 
 def _save(state: State, path: Path, identity: dict[str, Any]) -> None:
     tensors = {f"best.{k}": v for k, v in state.best.items()}
-    tensors |= {k: v.cpu().numpy() for k, v in state.stepper.tensors().items()}
+    tensors |= {k: fetch(v) for k, v in state.stepper.tensors().items()}
     numbers = {k: getattr(state, k) for k in _NUMBERS}
     write_bytes(path, checkpoint.pack(tensors, {"identity": identity, "state": numbers}))
 
@@ -318,8 +303,8 @@ def _restore(state: State, path: Path, identity: dict[str, Any]) -> None:
         setattr(state, name, metadata["state"][name])
     state.earlier_seconds = state.seconds
     state.best = _part(tensors, "best.")
-    for name, tensor in state.stepper.tensors().items():
-        tensor.copy_(torch.from_numpy(tensors[name]))
+    for name, array in state.stepper.tensors().items():
+        array[:] = put(tensors[name], identity["device"])
 
 
 def best_of(path: Path) -> tuple[Tensors, int]:
