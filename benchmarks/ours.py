@@ -52,7 +52,7 @@ def training_loss(
     """
     network = Network(config)
     network.flat[:] = np.concatenate([weights[name].ravel() for name in network._shapes])
-    logits, *_ = network.training_pass(x, network.flat)
+    logits, *_ = network.training_pass(x)
     return float(np.mean(np.logaddexp(0, logits) - y * logits))
 
 

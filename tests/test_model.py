@@ -75,7 +75,7 @@ def test_parameters_are_counted_like_torch_does(n_classes):
         config = ModelConfig(classes, n_layers=layers, n_filters=filters, kernel_size=kernel)
         network, parameters = Network(config), Plain(config).parameters()
         assert sum(p.numel() for p in parameters) == config.n_parameters == len(network.flat)
-        logits, *_ = network.training_pass(np.zeros((3, 16_000), np.float32), network.flat)
+        logits, *_ = network.training_pass(np.zeros((3, 16_000), np.float32))
         assert logits.shape == (3, 1 if n_classes == 2 else n_classes)
 
 

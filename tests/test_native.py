@@ -293,7 +293,7 @@ def test_scratch_is_reused_and_never_copied():
     net, x = network(), segments(3, 400).numpy()
 
     def learn(x):
-        logits, _, gradient = net.training_pass(x, net.flat)
+        logits, _, gradient = net.training_pass(x)
         gradient(np.ones_like(logits))
 
     for _ in range(3):
@@ -308,9 +308,9 @@ def test_scratch_is_reused_and_never_copied():
 
 def test_missing_kernels_are_told(monkeypatch):
     net, x = network(), segments(3, 400).numpy()
-    wanted = net.training_pass(x, net.flat)[0]
+    wanted = net.training_pass(x)[0]
     monkeypatch.setattr(native, "_native", None)
     assert (native.available(), native.kernels()) == (False, "none")
     with pytest.warns(RuntimeWarning, match="PyTorch takes over"):
-        found = net.training_pass(x, net.flat)[0]
+        found = net.training_pass(x)[0]
     assert_close(found, wanted, tolerance=1e-5)

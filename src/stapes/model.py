@@ -59,7 +59,7 @@ class Network:
         self.flat, self.statistics = put(self.flat, device), put(self.statistics, device)
         return self
 
-    def training_pass(self, segments: Any, flat: Any) -> tuple[Any, Any, Callable[[Any], Any]]:
+    def training_pass(self, segments: Any) -> tuple[Any, Any, Callable[[Any], Any]]:
         """Logits in training, statistics, and what makes of the logits' gradient that of ``flat``.
 
         By the kernels, or by PyTorch on a GPU and where they cannot run. The running statistics
@@ -67,15 +67,14 @@ class Network:
 
         Args:
             segments: [B, T], normalised.
-            flat: parameters, as :attr:`flat`.
 
         Returns:
             Logits [B, n_outputs (+ 1)], that of "none" last, mean and unbiased variance of every
             convolution's output [2, sum of channels], and the function, to be called once.
         """
         gradient: Callable[[Any], Any]
-        used = self.used(flat)
-        if flat.itemsize == segments.itemsize and can_run(segments, self.blocks):
+        used = self.used(self.flat)
+        if can_run(segments, self.blocks):
             run = NativePass.of(segments, used, self.blocks, self.scratch)
             logits, found, gradient = run.logits, run.statistics, run.gradient
         else:

@@ -77,7 +77,7 @@ class Stepper:
             Logarithms of the classes' shares, and the targets: [2, B, n_classes (+ 1)].
         """
         network, targets = self.network, batch.targets
-        logits, found, gradient = network.training_pass(batch.segments, network.flat)
+        logits, found, gradient = network.training_pass(batch.segments)
         network.statistics += MOMENTUM * (found - network.statistics)
         log_shares = log_probabilities(logits, network.config)
         d_logits = (library(logits).exp(log_shares) - targets) / len(logits)  # targets sum to 1
