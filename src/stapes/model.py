@@ -5,8 +5,7 @@ of the optimiser is one operation and not one for each of forty small arrays.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from stapes.arrays import library, put
 from stapes.config import ModelConfig
 from stapes.native import Array, Blocks, Scratch
-from stapes.native_pass import NativePass, can_run
+from stapes.native_pass import NativePass, can_run, pieces
 
 MOMENTUM = 0.1
 """The share of a batch's statistics in the running ones; PyTorch's default."""
@@ -102,19 +101,14 @@ class Network:
     def tensors(self) -> dict[str, Any]:
         """The parameters in use and running statistics by the names of a saved model."""
         sizes = [math.prod(shape) for shape in self._shapes.values()]
-        parts = _cut(self.used(self.flat), sizes)
+        parts = pieces(self.used(self.flat), sizes)
         flat = zip(self._shapes.items(), parts, strict=True)
         named = {name: part.reshape(shape) for (name, shape), part in flat}
-        means, variances = (_cut(row, self.blocks.channels) for row in self.statistics)
+        means, variances = (pieces(row, self.blocks.channels) for row in self.statistics)
         for i, (mean, variance) in enumerate(zip(means, variances, strict=True)):
             named[f"norms.{i}.running_mean"] = mean + named[f"convs.{i}.bias"]
             named[f"norms.{i}.running_var"] = variance
         return named
-
-
-def _cut(flat: Any, sizes: Sequence[int]) -> list[Any]:
-    """Pieces of an array, one after another."""
-    return [flat[begin:end] for begin, end in pairwise(accumulate(sizes, initial=0))]
 
 
 def _initial(config: ModelConfig, *, with_none: bool, seed: int) -> dict[str, Array]:

@@ -1,8 +1,7 @@
 """The network in training by PyTorch: on a GPU, where the kernels cannot run, and in its graph."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from stapes import native, native_pass
 from stapes.config import same_padding
 from stapes.engine import NORMALISATION_EPSILON
 from stapes.native_pass import NativePass
-from stapes.threads import thread_count
+from stapes.threads import torch_obeying
 
 
 def training_logits(
@@ -38,12 +37,12 @@ def training_logits(
         [B, N], and the mean and unbiased variance of every convolution's output
         [2, sum of channels], without a gradient.
     """
-    plain = not (x.is_cuda or x.requires_grad) and flat.dtype == torch.float32
+    plain = x.device.type == "cpu" and not x.requires_grad and flat.dtype == torch.float32
     if plain and native_pass.can_run(x.numpy(), blocks):
         results: tuple[Tensor, Tensor] = _Training.apply(x, flat, blocks, scratch)  # type: ignore[no-untyped-call]
         return results
     statistics = flat.new_zeros(2, sum(blocks.channels))
-    return torch_logits(x, flat, statistics, blocks, training=True), statistics
+    return torch_logits(x, flat, statistics, blocks), statistics
 
 
 def training_pass(
@@ -66,48 +65,33 @@ def training_pass(
 
     leaf = torch.as_tensor(flat).detach().requires_grad_()
     statistics = leaf.new_zeros(2, sum(blocks.channels))
-    with _obeyed():
-        logits = torch_logits(torch.as_tensor(x), leaf, statistics, blocks, training=True)
+    with torch_obeying():
+        logits = torch_logits(torch.as_tensor(x), leaf, statistics, blocks)
 
     def gradient(d_logits: Any) -> Any:
-        with _obeyed():
+        with torch_obeying():
             return alike(torch.autograd.grad(logits, [leaf], [torch.as_tensor(d_logits)])[0])
 
     return alike(logits), alike(statistics), gradient
 
 
-@contextmanager
-def _obeyed() -> Iterator[None]:
-    """PyTorch with as many threads as were asked for."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(thread_count())
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def torch_logits(
-    x: Tensor, flat: Tensor, statistics: Tensor, blocks: native.Blocks, *, training: bool
-) -> Tensor:
-    """The same by PyTorch, in training or afterwards: [B, T] -> [B, N].
+def torch_logits(x: Tensor, flat: Tensor, statistics: Tensor, blocks: native.Blocks) -> Tensor:
+    """The same by PyTorch: [B, T] -> [B, N].
 
     Args:
         x: [B, T] normalised segments.
         flat: all parameters.
-        statistics: mean and variance of every convolution's output [2, sum of channels]: written
-            to in training, used for normalisation afterwards.
+        statistics: where mean and variance of every convolution's output are written to
+            [2, sum of channels].
         blocks: how the blocks' parameters lie.
-        training: normalise by the batch.
     """
-    parts = flat.split_with_sizes(native_pass.sizes(flat.numel(), blocks))
-    trunk, _, weight, bias = parts
-    pooled = _torch_pooled(x, trunk, statistics, blocks, training=training)
+    trunk, _, weight, bias = flat.split_with_sizes(native_pass.sizes(flat.numel(), blocks))
+    pooled = _torch_pooled(x, trunk, statistics, blocks)
     return F.linear(pooled, weight.view(-1, pooled.shape[1]), bias)
 
 
 def _torch_pooled(
-    x: Tensor, parameters: Tensor, statistics: Tensor, blocks: native.Blocks, *, training: bool
+    x: Tensor, parameters: Tensor, statistics: Tensor, blocks: native.Blocks
 ) -> Tensor:
     """[B, T] -> [B, C]."""
     n, shapes = len(blocks.channels), blocks.shapes
@@ -124,7 +108,7 @@ def _torch_pooled(
             variances[i],
             parts[n + i],
             parts[2 * n + i],
-            training=training,
+            training=True,
             momentum=1.0,
             eps=NORMALISATION_EPSILON,
         )

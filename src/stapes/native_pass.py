@@ -1,9 +1,10 @@
 """A training pass of the network by the kernels, with the head in NumPy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class NativePass:
             blocks: how those of the blocks lie.
             scratch: memory for the passes; keep it beside the parameters.
         """
-        trunk, _, weight, bias = _split(flat, blocks)
+        trunk, _, weight, bias = pieces(flat, sizes(len(flat), blocks))
         run = native.trunk_train_forward(
             x,
             trunk,
@@ -76,7 +77,8 @@ class NativePass:
         d, run = d_logits, self.run
         n_parameters = run.blocks.n_parameters + sum(run.blocks.channels)
         gradient = np.zeros(n_parameters + self.weight.size + d.shape[1], np.float32)
-        d_trunk, _, d_weight, d_bias = _split(gradient, run.blocks)
+        parts = pieces(gradient, sizes(len(gradient), run.blocks))
+        d_trunk, _, d_weight, d_bias = parts
         d_weight[:], d_bias[:] = (d.T @ run.pooled).ravel(), d.sum(axis=0)
         native.trunk_train_backward(run, d @ self.weight, n_threads=thread_count(), out=d_trunk)
         return gradient
@@ -90,10 +92,9 @@ def sizes(n_parameters: int, blocks: native.Blocks) -> list[int]:
     return [n_blocks, n_biases, n_logits * n_pooled, n_logits]
 
 
-def _split(flat: Array, blocks: native.Blocks) -> list[Array]:
-    """Views of the four parts."""
-    ends = accumulate(sizes(len(flat), blocks), initial=0)
-    return [flat[begin:end] for begin, end in pairwise(ends)]
+def pieces(flat: Any, sizes: Sequence[int]) -> list[Any]:
+    """Of an array of either library, one after another, as views."""
+    return [flat[begin:end] for begin, end in pairwise(accumulate(sizes, initial=0))]
 
 
 @lru_cache(maxsize=4)

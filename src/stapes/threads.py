@@ -40,3 +40,16 @@ def using_threads(n: int | None) -> Iterator[None]:
             yield
     finally:
         _ASKED.reset(before)
+
+
+@contextmanager
+def torch_obeying() -> Iterator[None]:
+    """Within, PyTorch works with as many as were asked for."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(thread_count())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stapes.native_batches import Variations
+from stapes.threads import torch_obeying
 
 
+@torch_obeying()
 def draw(sound: Any, firsts: NDArray[np.float64], rates: NDArray[np.float64], *, out: Any) -> None:
     """out[b, i] = the sound at ``firsts[b] + rates[b] * i``, linearly between samples.
 
@@ -32,6 +34,7 @@ def draw(sound: Any, firsts: NDArray[np.float64], rates: NDArray[np.float64], *,
     torch.lerp(sound[left], sound[left + 1], positions.frac_(), out=out)
 
 
+@torch_obeying()
 def vary(segments: Any, by: Variations, noises: Any, *, least_rms: float) -> Tensor:
     """Normalise, mix, filter, add noise, normalise to a level: [B, T] -> [B, T].
 
